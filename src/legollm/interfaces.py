@@ -1,0 +1,167 @@
+"""The studs of the bricks: every place where one part of legollm can be swapped for another.
+
+Consumers name these Protocols; implementations do not inherit from them. Each has a suite in tests/contract/ that
+runs over all of its implementations. One legend for shapes, here and everywhere: B rows, T new positions, S positions
+attended to, D d_model, H heads, K key/value heads, Dh d_head, V vocabulary.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
+
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text <-> ids. Ids are 0 .. vocab_size - 1, special tokens included."""
+
+    kind: str
+    """The name in the table of tokenizers: byte, char, word, naive_bpe, bpe."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Control tokens and their ids; empty if there are none."""
+        ...
+
+    def encode(
+        self,
+        text: str,
+        *,
+        allowed_special: Collection[str] | Literal["all"] = (),
+        disallowed_special: Collection[str] | Literal["all"] = (),
+    ) -> list[int]:
+        """Token ids of `text`. What looks like a special token is plain text unless it is in `allowed_special`.
+
+        Raises:
+            TokenizerError: `text` contains a special token named in `disallowed_special` and not in `allowed_special`.
+        """
+        ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, specials never parsed."""
+        ...
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = False) -> str:
+        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        ...
+
+    def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = False) -> bytes:
+        """The bytes of `ids`, exactly."""
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes one id stands for.
+
+        Raises:
+            TokenizerError: no such id.
+        """
+        ...
+
+    def save(self, path: Path | str) -> None: ...
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self: ...
+
+
+class Mask(Protocol):
+    """Which keys each query may see."""
+
+    def allowed(self, n_queries: int, n_keys: int) -> Tensor | None:
+        """True where attention is allowed: (T, S) or (B, 1, T, S). None: plain causal, last query on last key."""
+        ...
+
+
+class LayerCache(Protocol):
+    """The keys and values one attention layer has already computed."""
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store T new keys and values (B, K, T, Dh); return all S that the new queries may see (B, K, S, Dh)."""
+        ...
+
+
+class Cache(Protocol):
+    """What a model remembers between calls: one LayerCache per block."""
+
+    @property
+    def length(self) -> int:
+        """Columns held so far, padding included."""
+        ...
+
+    @property
+    def layers(self) -> Sequence[LayerCache]: ...
+
+    def place(self, n_tokens: int, positions: Tensor | None) -> tuple[Tensor, Mask]:
+        """Positions and mask of the next n_tokens; the cache decides, because one that slides renumbers its tokens.
+
+        positions: None for rows of equal length, else (B, T) with -1 at padding.
+
+        Raises:
+            ContextError: the cache cannot hold that many.
+        """
+        ...
+
+    def advance(self, n_tokens: int) -> None:
+        """The last call's tokens are in every layer now."""
+        ...
+
+    def truncate(self, length: int) -> None:
+        """Forget the columns from `length` on."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything; the memory stays allocated."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """Tokens -> logits of the next token at every position. Implementations are nn.Modules."""
+
+    def __call__(self, tokens: Tensor, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """tokens: (B, T) int64 -> logits (B, T, V); with a cache, `tokens` continue what it holds.
+
+        positions: None, or (B, T) for rows of unequal length, -1 at padding (left of the row's text).
+        """
+        ...
+
+
+class Batch(NamedTuple):
+    """One micro-batch for next-token training: a pair of tensors."""
+
+    tokens: Tensor
+    """(B, T) int64."""
+    targets: Tensor
+    """(B, T) int64, the token that follows each; -100 is not counted."""
+
+
+class BatchSource(Protocol):
+    """An endless, resumable supply of batches."""
+
+    def __next__(self) -> Any: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides the next batch, as JSON-ready values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Objective(Protocol):
+    """What to minimise."""
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        """The loss summed over the terms of the batch, in nats, ()."""
+        ...
+
+    def n_terms(self, batch: Any) -> int:
+        """How many terms that sum has: unmasked targets, pairs, sampled tokens."""
+        ...
+
+
+class MetricLog(Protocol):
+    """Where the numbers of a run go."""
+
+    def __call__(self, step: int, **values: float | int | str) -> None: ...
