@@ -1,0 +1,13 @@
+"""Configuration: YAML files and `key=value` words go in, frozen dataclasses come out.
+
+A default exists in one place: the field of a dataclass next to the code that reads it, with its documentation as the
+string below it. Precedence, lowest first: default, preset, YAML file, command line. `read` collects what was written
+and where (sources.py), `resolve` turns it into the dataclass (convert.py), `describe` prints it back with the
+documentation and the origin of every value (describe.py).
+"""
+
+from legollm.config.convert import Resolved, resolve
+from legollm.config.describe import describe, to_tree, to_yaml
+from legollm.config.sources import Given, Tree, normalise_words, read
+
+__all__ = ["Given", "Resolved", "Tree", "describe", "normalise_words", "read", "resolve", "to_tree", "to_yaml"]

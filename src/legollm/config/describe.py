@@ -1,0 +1,78 @@
+"""Back to text: a configuration with the documentation and the origin of every value, or as plain YAML to save."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from legollm.config.convert import Resolved, join
+
+WIDTH = 118
+
+
+def describe(resolved: Resolved[Any]) -> str:
+    """Every key as YAML that can be read again, each under its documentation, with its origin behind it."""
+    return "\n".join(lines_of(resolved.value, resolved.origins, "", "")) + "\n"
+
+
+def lines_of(config: Any, origins: Mapping[str, str], at: str, indent: str) -> list[str]:
+    lines: list[str] = []
+    docs = docs_of(type(config))
+    for field in dataclasses.fields(config):
+        value, path = getattr(config, field.name), join(at, field.name)
+        if doc := docs.get(field.name):
+            lines += textwrap.wrap(doc, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        if dataclasses.is_dataclass(value):
+            lines += [f"{indent}{field.name}:", *lines_of(value, origins, path, indent + "  ")]
+        else:
+            origin = origins.get(path, "default")
+            lines.append(f"{indent}{field.name}: {scalar(plain(value))}" + f"  # {origin}" * (origin != "default"))
+    return lines
+
+
+def docs_of(cls: type) -> dict[str, str]:
+    """The string below each field, in one line."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    docs = {}
+    for one, below in zip(tree.body, tree.body[1:], strict=False):
+        if (
+            isinstance(one, ast.AnnAssign)
+            and isinstance(one.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+            and isinstance(below.value.value, str)
+        ):
+            docs[one.target.id] = " ".join(below.value.value.split())
+    return docs
+
+
+def to_tree(config: Any) -> dict[str, Any]:
+    """A configuration as nested dicts of plain values."""
+    return {
+        field.name: to_tree(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else plain(value)
+        for field in dataclasses.fields(config)
+        for value in [getattr(config, field.name)]
+    }
+
+
+def to_yaml(config: Any) -> str:
+    """The resolved configuration as YAML; reading it again gives an equal one."""
+    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value.as_posix() if isinstance(value, Path) else value
+
+
+def scalar(value: Any) -> str:
+    return (
+        yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).removesuffix("...\n").strip()
+    )
