@@ -14,6 +14,9 @@ LegoLLMError                     exit status 1
 Each class also is the built-in exception it resembles, so callers may catch either.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class LegoLLMError(Exception):
     """Base of all errors a user can cause; the command line prints it as one line."""
@@ -60,9 +63,13 @@ class IntegrityError(CheckpointError):
 
 
 class DivergedError(LegoLLMError, ArithmeticError):
-    """Training met numbers that are not finite, several steps in a row."""
+    """Training met numbers that are not finite, several steps in a row; `details` says where."""
 
     exit_status = 4
+
+    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.details = dict(details or {})
 
 
 class Interrupted(LegoLLMError):

@@ -7,7 +7,18 @@ documentation and the origin of every value (describe.py).
 """
 
 from legollm.config.convert import Resolved, resolve
-from legollm.config.describe import describe, to_tree, to_yaml
+from legollm.config.describe import describe, describe_value, to_tree, to_yaml
 from legollm.config.sources import Given, Tree, normalise_words, read
 
-__all__ = ["Given", "Resolved", "Tree", "describe", "normalise_words", "read", "resolve", "to_tree", "to_yaml"]
+__all__ = [
+    "Given",
+    "Resolved",
+    "Tree",
+    "describe",
+    "describe_value",
+    "normalise_words",
+    "read",
+    "resolve",
+    "to_tree",
+    "to_yaml",
+]

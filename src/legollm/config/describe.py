@@ -31,7 +31,7 @@ def lines_of(config: Any, origins: Mapping[str, str], at: str, indent: str) -> l
             lines += [f"{indent}{field.name}:", *lines_of(value, origins, path, indent + "  ")]
         else:
             origin = origins.get(path, "default")
-            lines.append(f"{indent}{field.name}: {scalar(plain(value))}" + f"  # {origin}" * (origin != "default"))
+            lines.append(f"{indent}{field.name}: {describe_value(value)}" + f"  # {origin}" * (origin != "default"))
     return lines
 
 
@@ -72,7 +72,10 @@ def plain(value: Any) -> Any:
     return value.as_posix() if isinstance(value, Path) else value
 
 
-def scalar(value: Any) -> str:
+def describe_value(value: Any) -> str:
+    """One value as YAML writes it."""
     return (
-        yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).removesuffix("...\n").strip()
+        yaml.safe_dump(plain(value), default_flow_style=True, allow_unicode=True, width=10_000)
+        .removesuffix("...\n")
+        .strip()
     )

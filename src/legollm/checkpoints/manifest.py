@@ -1,0 +1,139 @@
+"""A folder that is complete or not there at all, and knows the SHA-256 of each of its files.
+
+Written under a temporary name, every file synced, the manifest last, then renamed and the parent synced: a process
+killed at any moment leaves either the whole folder or an orphan that the next start removes.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from legollm.errors import CheckpointError, IntegrityError
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+STEP = re.compile(r"step-(\d{8,})")
+
+
+@contextmanager
+def atomic_folder(final: Path) -> Iterator[Path]:
+    """Yield a temporary folder to write into; it becomes `final` when the block ends, and vanishes when it fails.
+
+    Raises:
+        CheckpointError: the disk refused; says what was asked of it and how much is free. `final` is untouched.
+    """
+    temporary = final.with_name(f".tmp-{final.name}-{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        write_manifest(temporary)
+        temporary.rename(final)
+        sync(final.parent)
+    except OSError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        size = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file()) if temporary.exists() else 0
+        free = shutil.disk_usage(final.parent if final.parent.exists() else Path.cwd()).free
+        raise CheckpointError(
+            f"{final}: could not be written ({error.strerror or error}) after {size:,} bytes, {free:,} bytes free; "
+            "earlier checkpoints are untouched; make room or choose another run=FOLDER"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_manifest(folder: Path) -> None:
+    files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
+    for path in files:
+        sync(path)
+    entries = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
+    (folder / MANIFEST).write_text(canonical({"version": 1, "files": entries}), encoding="utf-8")
+    sync(folder / MANIFEST)
+    sync(folder)
+
+
+def verify(folder: Path) -> None:
+    """Compare every file with the manifest.
+
+    Raises:
+        CheckpointError: there is no manifest.
+        IntegrityError: a file is missing or differs; names it, and the hashes.
+    """
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{folder}: has no {MANIFEST}; not a checkpoint, or one that was never finished"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{folder / MANIFEST}: damaged: {error}") from error
+    try:
+        manifest = json.loads(text)
+        entries = manifest["files"]
+        if text != canonical({"version": 1, "files": entries}):  # any flipped bit of the manifest shows here or below
+            raise ValueError("not as it was written")
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in entries.items()}
+    except (ValueError, TypeError, KeyError) as error:
+        raise IntegrityError(f"{folder / MANIFEST}: damaged: {error}") from error
+    for name, (size, digest) in expected.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise IntegrityError(f"{path}: missing; {MANIFEST} lists it with {size} bytes")
+        found = sha256(path)
+        if path.stat().st_size != size or found != digest:
+            raise IntegrityError(f"{path}: damaged: SHA-256 is {found}, {MANIFEST} says {digest}")
+
+
+def steps(root: Path) -> dict[int, Path]:
+    """The checkpoints of a run, finished or damaged, by step, newest first."""
+    found = {}
+    for path in root.iterdir() if root.is_dir() else []:
+        if match := STEP.fullmatch(path.name):
+            found[int(match[1])] = path
+    return dict(sorted(found.items(), reverse=True))
+
+
+def latest(root: Path) -> Path | None:
+    """The newest checkpoint whose files all verify; damaged ones are named in a warning and passed over."""
+    for path in steps(root).values():
+        try:
+            verify(path)
+        except CheckpointError as error:
+            log.warning("%s; using the one before it", error)
+        else:
+            return path
+    return None
+
+
+def remove_orphans(root: Path) -> None:
+    """Remove what killed processes left half written."""
+    for path in root.glob(".tmp-*") if root.is_dir() else []:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def canonical(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Ask the disk to have it; a folder cannot be synced on every system."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

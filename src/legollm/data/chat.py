@@ -1,0 +1,122 @@
+"""Conversations as token ids, in a form whose control tokens only the template can write.
+
+A chat template is a Jinja program that comes with a model, often from a stranger: it is rendered in a sandbox. The
+messages come from users: every special token spelled inside them is broken by a private character before rendering,
+the rendered text is cut at the control tokens that are left, and the private character is taken out again.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from legollm.errors import DataError, TokenizerError
+from legollm.interfaces import Tokenizer
+
+CHATML = """\
+{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}
+<|im_start|>assistant
+{% endif -%}
+"""
+"""The layout of OpenAI's ChatML, used by Qwen and many others."""
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+"""What a tokenizer needs for CHATML; <|im_end|> ends an answer."""
+
+MAX_TEMPLATE_BYTES = 65_536
+PRIVATE = range(0xF0000, 0xF0100)  # code points without a meaning of their own
+
+
+class Message(NamedTuple):
+    """One turn of a conversation."""
+
+    role: str
+    """system, user or assistant."""
+    content: str
+
+
+def encode_chat(
+    tokenizer: Tokenizer, messages: Sequence[Message], template: str = CHATML, *, add_generation_prompt: bool = False
+) -> list[int]:
+    """The ids of a conversation. With add_generation_prompt they end where the assistant is to answer.
+
+    Raises:
+        DataError: the template fails, or writes a control token that the tokenizer does not have.
+    """
+    specials = dict(tokenizer.special_tokens)
+    if not specials:
+        return tokenizer.encode(render(template, messages, add_generation_prompt))
+    longest_first = sorted(specials, key=len, reverse=True)
+    control = re.compile("|".join(map(re.escape, longest_first)))
+    said = "".join(message.role + message.content for message in messages)
+    private = next(chr(c) for c in PRIVATE if chr(c) not in said and chr(c) not in template)
+    broken = [
+        Message(*(control.sub(lambda found: found[0][0] + private + found[0][1:], part) for part in message))
+        for message in messages
+    ]
+    text = render(template, broken, add_generation_prompt)
+    ids: list[int] = []
+    position = 0
+    for found in control.finditer(text):
+        ids += tokenizer.encode(text[position : found.start()].replace(private, ""))
+        ids.append(specials[found[0]])
+        position = found.end()
+    return ids + tokenizer.encode(text[position:].replace(private, ""))
+
+
+def encode_example(
+    tokenizer: Tokenizer, messages: Sequence[Message], template: str = CHATML
+) -> tuple[list[int], list[bool]]:
+    """The ids of a conversation, and for each whether the assistant wrote it: its words and the token that ends them.
+
+    Raises:
+        DataError: the template is not one that grows turn by turn, so what belongs to whom cannot be told.
+    """
+    ids = encode_chat(tokenizer, messages, template)
+    ends = set(tokenizer.special_tokens.values())
+    written = [False] * len(ids)
+    for i, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        prompt = encode_chat(tokenizer, messages[:i], template, add_generation_prompt=True)
+        through = encode_chat(tokenizer, messages[: i + 1], template)
+        if through[: len(prompt)] != prompt or ids[: len(through)] != through:
+            raise DataError("the chat template changes earlier turns when one is added; no answer can be marked in it")
+        stop = len(through)
+        while stop > len(prompt) and ends and through[stop - 1] not in ends:
+            stop -= 1  # what the template writes after the end of the turn is not the assistant's
+        written[len(prompt) : stop] = [True] * (stop - len(prompt))
+    return ids, written
+
+
+def end_of_turn(tokenizer: Tokenizer) -> int:
+    """The id that ends an answer.
+
+    Raises:
+        TokenizerError: the tokenizer has no such token.
+    """
+    for name in ("<|im_end|>", "<|eot_id|>", "<|endoftext|>"):
+        if name in tokenizer.special_tokens:
+            return tokenizer.special_tokens[name]
+    raise TokenizerError(
+        "the tokenizer has no token that ends a turn; train it with special_tokens=['<|im_end|>', ...]"
+    )
+
+
+def render(template: str, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    if len(template.encode()) > MAX_TEMPLATE_BYTES:
+        raise DataError(
+            f"the chat template has {len(template.encode()):,} bytes; at most {MAX_TEMPLATE_BYTES:,} are run"
+        )
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    turns = [{"role": role, "content": content} for role, content in messages]
+    try:
+        return environment.from_string(template).render(messages=turns, add_generation_prompt=add_generation_prompt)
+    except TemplateError as error:
+        raise DataError(f"the chat template fails: {error}") from error

@@ -1,0 +1,70 @@
+"""Where, how precisely and from which seed to compute."""
+
+import hashlib
+import logging
+import time
+from typing import Literal
+
+import torch
+
+from legollm.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+Precision = Literal["auto", "float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def pick_device(wish: Device = "auto") -> torch.device:
+    """The device to compute on; `auto` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: a device this machine does not have.
+    """
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = next(name for name, there in has.items() if there) if wish == "auto" else wish
+    if not has[name]:
+        raise ConfigError(f"device: {wish!r} is not on this machine; possible: {', '.join(n for n in has if has[n])}")
+    return torch.device(name)
+
+
+def pick_precision(wish: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """The precision of matrix products; `auto` takes bfloat16 where it is clearly faster, measured in 50 ms."""
+    if wish != "auto":
+        return wish
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    if device.type != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "float32"
+    seconds = {dtype: product_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    ratio = seconds[torch.float32] / seconds[torch.bfloat16]
+    log.info("bfloat16 products run at %.1f times the speed of float32 here", ratio)
+    # Casting costs about as much as it saves below a factor of 1.5 (measured on models of 1 to 10 M parameters).
+    return "bfloat16" if ratio > 1.5 else "float32"
+
+
+def product_seconds(dtype: torch.dtype, size: int = 512, repeats: int = 7) -> float:
+    """The median time of one square matrix product."""
+    a = torch.ones(size, size, dtype=dtype)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
+    return sorted(times)[repeats // 2]
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Matrix products in `precision`; parameters, norms and losses stay in float32."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)
+
+
+def seed_of(seed: int, stream: str) -> int:
+    """One seed drives everything through named streams (init, data, dropout, sampling); none disturbs another."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:7], "big")
+
+
+def generator(seed: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for one stream of one seed."""
+    return torch.Generator(device).manual_seed(seed_of(seed, stream))

@@ -1,0 +1,2 @@
+"""A model goes in, numbers come out: loss and bits per byte (loss.py), baselines to hold them against (baselines.py),
+questions with a known answer (questions.py), and one page that shows it all (report.py)."""

@@ -1,0 +1,84 @@
+"""Supervised fine-tuning: next-token training in which only the assistant's words are targets."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from legollm.device import generator
+from legollm.errors import DataError
+from legollm.interfaces import Batch
+from legollm.training.objective import IGNORED
+
+
+class Example(NamedTuple):
+    """One conversation as ids."""
+
+    ids: list[int]
+    is_target: list[bool]
+    """For each id whether the model is to learn to write it."""
+
+
+class ExampleBatches:
+    """A BatchSource of conversations: shuffled epochs, each example once, rows padded to the longest of their batch.
+
+    Padding stands to the right, where causal attention cannot see it, and its targets are ignored: the loss does not
+    depend on it. The order is a pure function of the seed and the epoch, whatever the batch size.
+
+    Raises:
+        DataError: no examples, or one longer than max_len or without any target.
+    """
+
+    def __init__(self, examples: Sequence[Example], batch_size: int, *, seed: int, max_len: int) -> None:
+        if not examples:
+            raise DataError("no examples to fine-tune on")
+        for i, example in enumerate(examples):
+            if len(example.ids) > max_len:
+                raise DataError(f"example {i + 1}: {len(example.ids)} tokens; the model reads {max_len}")
+            if not any(example.is_target):
+                raise DataError(f"example {i + 1}: no word of it is the assistant's; nothing to learn from")
+        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.n_seen = 0  # examples handed out since the start, over all epochs
+        self.epoch, self.order = 0, self.order_of(0)
+
+    def __next__(self) -> Batch:
+        chosen = [self.example(self.n_seen + i) for i in range(self.batch_size)]
+        self.n_seen += self.batch_size
+        return padded(chosen)
+
+    def example(self, index: int) -> Example:
+        epoch, place = divmod(index, len(self.examples))
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, self.order_of(epoch)
+        return self.examples[self.order[place]]
+
+    def order_of(self, epoch: int) -> list[int]:
+        rng = generator(self.seed, f"examples/{epoch}")
+        return torch.randperm(len(self.examples), generator=rng).tolist()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"n_seen": self.n_seen}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.n_seen = int(state["n_seen"])
+
+
+def in_order(examples: Sequence[Example], batch_size: int) -> Iterator[Batch]:
+    """Every example once, for validation; sorted by length so that little is padding."""
+    ranked = sorted(examples, key=lambda example: len(example.ids))
+    for start in range(0, len(ranked), batch_size):
+        yield padded(ranked[start : start + batch_size])
+
+
+def padded(examples: Sequence[Example]) -> Batch:
+    """Rows of unequal length as one batch: tokens (B, T), and targets shifted by one with IGNORED elsewhere."""
+    width = max(len(example.ids) for example in examples) - 1
+    tokens = torch.zeros(len(examples), width, dtype=torch.int64)
+    targets = torch.full_like(tokens, IGNORED)
+    for row, (ids, is_target) in enumerate(examples):
+        n = len(ids) - 1
+        tokens[row, :n] = torch.tensor(ids[:-1])
+        targets[row, :n] = torch.tensor(
+            [i if wanted else IGNORED for i, wanted in zip(ids[1:], is_target[1:], strict=True)]
+        )
+    return Batch(tokens, targets)

@@ -1,0 +1,23 @@
+"""What is minimised: a sum and its number of terms, so that how a batch was split leaves no trace."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from legollm.interfaces import Batch
+
+IGNORED = -100
+"""A target that is not counted: padding, or a prompt the model shall not learn to write."""
+
+
+class NextToken:
+    """Cross entropy of every target that is not IGNORED, in nats."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """batch: tokens and targets (B, T) -> the summed loss, ()."""
+        logits: Tensor = model(batch.tokens)  # (B, T, V)
+        return F.cross_entropy(
+            logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+
+    def n_terms(self, batch: Batch) -> int:
+        return int((batch.targets != IGNORED).sum())

@@ -1,0 +1,187 @@
+"""The training loop: the same for pretraining, fine-tuning and alignment; only the objective and the batches differ."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from legollm.device import Device, Precision, autocast
+from legollm.errors import ConfigError, DivergedError
+from legollm.interfaces import BatchSource, MetricLog, Objective
+
+MAX_SKIPS = 3
+"""Steps in a row whose loss or gradient is not finite before the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The loop: how long, on how much at once, and what happens how often."""
+
+    max_steps: int = 1000
+    """Optimizer steps of the whole run."""
+    batch_size: int = 16
+    """Rows of one micro-batch."""
+    grad_accum: int = 1
+    """Micro-batches per step; k of b rows give exactly the gradient of one of k * b rows."""
+    seq_len: int | None = None
+    """Tokens per row; null takes the model's max_seq_len."""
+    grad_clip: float = 1.0
+    """The gradient's norm is scaled down to this; 0 leaves it alone."""
+    precision: Precision = "auto"
+    """Of matrix products: float32, bfloat16, or auto, which measures what is faster here. Weights stay float32."""
+    device: Device = "auto"
+    """cpu, cuda, mps, or auto."""
+    log_every: int = 10
+    """Steps between two lines of metrics."""
+    eval_every: int = 200
+    """Steps between two looks at the validation set; 0 is never."""
+    eval_batches: int = 20
+    """Validation batches of such a look, the same ones each time; the last one of a run reads the whole split."""
+    save_every: int = 200
+    """Steps between two checkpoints; 0 saves only at the end and on interruption."""
+    keep: int = 2
+    """Checkpoints that are kept: the newest ones, and the best one beside them."""
+
+    def __post_init__(self) -> None:
+        for name, least in {
+            "max_steps": 1,
+            "batch_size": 1,
+            "grad_accum": 1,
+            "log_every": 1,
+            "eval_batches": 1,
+        }.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}: must be at least {least}, found {getattr(self, name)}")
+        for name in ("eval_every", "save_every", "grad_clip"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: must not be negative, found {getattr(self, name)}")
+        if self.seq_len is not None and self.seq_len < 1:
+            raise ConfigError(f"seq_len: must be at least 1, found {self.seq_len}")
+        if self.keep < 2:
+            raise ConfigError(
+                f"keep: must be at least 2, so that one good checkpoint is always left, found {self.keep}"
+            )
+
+
+@dataclass
+class TrainState:
+    """What the loop itself has to remember."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    n_tokens: int = 0
+    """Terms of the loss seen so far."""
+    n_skips: int = 0
+    """Steps in a row that were not applied, up to now."""
+    seconds: float = 0.0
+    """Time spent training, over all processes that worked on this run."""
+    best_loss: float | None = None
+    """The lowest validation loss so far, in nats per token."""
+    best_step: int | None = None
+    """The step it was measured at."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainState":
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    batches: BatchSource,
+    optimizer: Optimizer,
+    cfg: TrainConfig,
+    *,
+    learning_rate: Callable[[int], float],
+    state: TrainState,
+    log: MetricLog,
+    evaluate: Callable[[TrainState], None],
+    save: Callable[[TrainState], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Minimise `objective` until cfg.max_steps, or until `stop` says so; a resumed `state` continues where it was.
+
+    Raises:
+        DivergedError: MAX_SKIPS steps in a row had a loss or a gradient that is not finite; none of them was applied.
+    """
+    device = next(model.parameters()).device
+    since, tokens_since = time.perf_counter(), 0
+    model.train()
+    while state.step < cfg.max_steps and not stop():
+        lr = learning_rate(state.step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        micro_batches = [on_device(next(batches), device) for _ in range(cfg.grad_accum)]
+        n_terms = sum(objective.n_terms(batch) for batch in micro_batches)
+        total = torch.zeros((), device=device)
+        for batch in micro_batches:
+            with autocast(cfg.precision, device):
+                # Over the terms of the whole step: how it was split into micro-batches leaves no trace.
+                part = objective(model, batch) / max(n_terms, 1)
+            part.backward()  # type: ignore[no-untyped-call]
+            total += part.detach()
+        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip or math.inf)
+        loss, norm = float(total), float(grad_norm)
+        if math.isfinite(loss) and math.isfinite(norm):
+            optimizer.step()
+            state.n_skips = 0
+        else:
+            state.n_skips += 1
+            log(state.step + 1, loss=loss, grad_norm=norm, lr=lr, skipped=state.n_skips)
+            if state.n_skips >= MAX_SKIPS:
+                raise diverged(model, state.step, loss, norm, lr)
+        optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.n_tokens += n_terms
+        tokens_since += n_terms
+        if due(state.step, cfg.log_every) or state.step == cfg.max_steps:
+            now = time.perf_counter()
+            rate, state.seconds = tokens_since / (now - since), state.seconds + now - since
+            log(state.step, loss=loss, lr=lr, grad_norm=norm, tokens=state.n_tokens, tokens_per_s=rate)
+            since, tokens_since = time.perf_counter(), 0
+        paused = time.perf_counter()
+        if due(state.step, cfg.eval_every) or state.step == cfg.max_steps:
+            model.eval()
+            evaluate(state)
+            model.train()
+        if due(state.step, cfg.save_every) or state.step == cfg.max_steps:
+            save(state)
+        since += time.perf_counter() - paused  # evaluation and saving are not training time
+
+
+def due(step: int, every: int) -> bool:
+    """Whether something that happens every `every` steps happens now; 0 is never."""
+    return every > 0 and step % every == 0
+
+
+def on_device(batch: Any, device: torch.device) -> Any:
+    """A batch, a tuple of tensors, on the model's device."""
+    if device.type == "cpu":
+        return batch
+    return type(batch)(*(part.to(device, non_blocking=True) if isinstance(part, Tensor) else part for part in batch))
+
+
+def diverged(model: nn.Module, step: int, loss: float, norm: float, lr: float) -> DivergedError:
+    """What is known at the moment of divergence: a line for the user, and each gradient's norm for the file."""
+    norms = {name: float(p.grad.norm()) for name, p in model.named_parameters() if p.grad is not None}
+    bad = [name for name, value in norms.items() if not math.isfinite(value)]
+    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    where = f"; gradients not finite in {', '.join(bad[:3])}{more}" if bad else ""
+    return DivergedError(
+        f"step {step + 1}: loss {loss}, gradient norm {norm} at lr {lr:.2e}, {MAX_SKIPS} steps in a row{where}; "
+        "the weights are those of the last good step; lower optim.lr or raise optim.warmup_steps",
+        {
+            "step": step + 1,
+            "loss": str(loss),
+            "lr": lr,
+            "grad_norms": {name: str(value) for name, value in norms.items()},
+        },
+    )
