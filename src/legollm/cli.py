@@ -48,7 +48,6 @@ VERBS = {
     "generate": Verb("generate", "generate", "continue a prompt"),
     "chat": Verb("chat", "chat", "talk to a model in the terminal"),
     "eject": Verb("eject", "eject", "write an architecture as one self-contained file"),
-    "config": Verb("config", "show", "every key of a verb with its default, its documentation and its origin"),
 }
 
 
@@ -76,6 +75,8 @@ def run(words: list[str]) -> int:
     if words[0] in ("--version", "-V"):
         print(f"legollm {__version__}")
         return 0
+    if words[0] == "config":
+        return show_config(words[1:])
     name, rest = find_verb(words)
     function = load_verb(name)
     if any(word in ("-h", "--help") for word in rest):
@@ -83,6 +84,17 @@ def run(words: list[str]) -> int:
         return 0
     resolved = resolve_verb(function, rest)
     return function(resolved) or 0
+
+
+def show_config(words: list[str]) -> int:
+    """`legollm config VERB ...`: what a command line means, before anything is done; YAML to copy and edit."""
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: legollm config VERB [config.yaml] [key=value ...]\n")
+        print(f"prints every key of a verb with its documentation, value and origin; verbs: {', '.join(VERBS)}")
+        return 0
+    name, rest = find_verb(words)
+    print(config.describe(resolve_verb(load_verb(name), rest)), end="")
+    return 0
 
 
 def find_verb(words: Sequence[str]) -> tuple[str, list[str]]:
@@ -127,8 +139,10 @@ def resolve_verb(function: Callable[..., Any], words: Sequence[str]) -> config.R
 
 
 def overview() -> str:
-    width = max(map(len, VERBS))
-    lines = [f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
+    rows = {name: verb.summary for name, verb in VERBS.items()}
+    rows["config VERB"] = "every key of a verb with its default, its documentation and its origin"
+    width = max(map(len, rows))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in rows.items()]
     return "\n".join(
         [
             f"legollm {__version__}: language models out of parts one can read",

@@ -36,7 +36,14 @@ def lines_of(config: Any, origins: Mapping[str, str], at: str, indent: str) -> l
 
 
 def docs_of(cls: type) -> dict[str, str]:
-    """The string below each field, in one line."""
+    """The string below each field, in one line; inherited fields, too."""
+    docs: dict[str, str] = {}
+    for one in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
+        docs |= own_docs_of(one)
+    return docs
+
+
+def own_docs_of(cls: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(tree, ast.ClassDef)
     docs = {}

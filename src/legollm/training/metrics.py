@@ -50,6 +50,8 @@ def console_line(step: int, max_steps: int, values: dict[str, Value]) -> str:
     for key, value in values.items():
         if key == "tokens_per_s":
             shown.append(f"{float(value):>8,.0f} tokens/s")
+        elif key == "seconds_left":
+            shown.append(f"{int(float(value)) // 60:>3}:{int(float(value)) % 60:02} left")
         elif key == "lr":
             shown.append(f"lr {float(value):.2e}")
         elif key == "tokens":

@@ -1,0 +1,165 @@
+"""Any checkpoint folder as a model that generates: ours or Hugging Face's, verified where there is a manifest."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, overload
+
+from torch import nn
+
+from legollm.checkpoints.huggingface import load_hf_folder
+from legollm.checkpoints.manifest import MANIFEST, latest, verify
+from legollm.data.chat import CHATML, Message, encode_chat, end_of_turn
+from legollm.errors import CheckpointError, ConfigError, IntegrityError
+from legollm.generation.cache import GenerativeModel
+from legollm.generation.complete import Decoding, decode, open_rows
+from legollm.generation.sampling import Sampling
+from legollm.generation.text import TextStream, generate_text, stream_text
+from legollm.interfaces import Tokenizer
+from legollm.tokenizers import load_tokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its tokenizer, ready to write."""
+
+    model: nn.Module
+    tokenizer: Tokenizer | None
+    """None where the folder has none; prompts are then lists of ids."""
+    config: Any
+    """The architecture's own configuration."""
+    arch: str
+    folder: Path
+    chat_template: str | None = None
+    """The Jinja template of a model that was fine-tuned to answer."""
+
+    def generate(self, prompt: str | Sequence[int], *, on_overflow: str = "crop", **sampling: Any) -> str:
+        """The continuation of a prompt, without the prompt.
+
+        sampling: temperature, top_k, top_p, min_p, max_new_tokens, stop, seed, ... as in `Sampling`.
+
+        Raises:
+            ConfigError: an unknown or impossible setting.
+            ContextError: the prompt does not fit, and on_overflow is "error".
+        """
+        decoding = self.decoding(on_overflow)
+        wanted = sampling_of(sampling)
+        completion = generate_text(
+            self.writer, self.text_side(), prompt, wanted, stop_ids=self.stop_ids(), decoding=decoding
+        )
+        return completion.text
+
+    @overload
+    def stream(
+        self, prompt: str | Sequence[int], *, on_overflow: str = ..., as_ids: Literal[False] = ..., **sampling: Any
+    ) -> TextStream: ...
+    @overload
+    def stream(
+        self, prompt: str | Sequence[int], *, on_overflow: str = ..., as_ids: Literal[True], **sampling: Any
+    ) -> Iterator[int]: ...
+    def stream(
+        self, prompt: str | Sequence[int], *, on_overflow: str = "crop", as_ids: bool = False, **sampling: Any
+    ) -> TextStream | Iterator[int]:
+        """The continuation piece by piece: whole characters only, or with as_ids the tokens."""
+        decoding, wanted = self.decoding(on_overflow), sampling_of(sampling)
+        if as_ids:
+            return self.ids(prompt, wanted, decoding)
+        return stream_text(self.writer, self.text_side(), prompt, wanted, stop_ids=self.stop_ids(), decoding=decoding)
+
+    def ids(self, prompt: str | Sequence[int], sampling: Sampling, decoding: Decoding) -> Iterator[int]:
+        ids = self.text_side().encode(prompt) if isinstance(prompt, str) else prompt
+        (row,) = open_rows(self.writer, [ids], sampling, decoding)
+        for _, token in decode(self.writer, [row], sampling, stop_ids=self.stop_ids(), decoding=decoding):
+            if token != row.stop_id:
+                yield token
+
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The ids after which the assistant answers; what looks like a control token in a message is plain text."""
+        return encode_chat(self.text_side(), messages, self.chat_template or CHATML, add_generation_prompt=True)
+
+    def stop_ids(self) -> tuple[int, ...]:
+        """The ids that end a text or an answer."""
+        if self.tokenizer is None or not self.tokenizer.special_tokens:
+            return ()
+        ends = {self.tokenizer.special_tokens.get(END_OF_TEXT)}
+        if self.chat_template:
+            ends.add(end_of_turn(self.tokenizer))
+        return tuple(sorted(end for end in ends if end is not None))
+
+    def decoding(self, on_overflow: str) -> Decoding:
+        """The window is the length the model was trained at, also where its positions would reach further."""
+        return Decoding(window=self.config.max_seq_len, on_overflow=on_overflow)  # type: ignore[arg-type]
+
+    @property
+    def writer(self) -> GenerativeModel:
+        return cast(GenerativeModel, self.model)
+
+    def text_side(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            CheckpointError: the folder has none.
+        """
+        if self.tokenizer is None:
+            raise CheckpointError(f"{self.folder}: has no tokenizer.json, so it reads and writes ids, not text")
+        return self.tokenizer
+
+
+def sampling_of(settings: dict[str, Any]) -> Sampling:
+    """Sampling out of keyword arguments.
+
+    Raises:
+        ConfigError: a name that is no setting, with the near miss; or a value that is not possible.
+    """
+    names = [field.name for field in dataclasses.fields(Sampling)]
+    for name in settings:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            raise ConfigError(
+                f"{name}: no such setting; " + (f"did you mean {close[0]}?" if close else ", ".join(names))
+            )
+    if isinstance(settings.get("stop"), str):
+        settings = settings | {"stop": (settings["stop"],)}
+    return Sampling(**settings)
+
+
+def load(folder: Path | str) -> Loaded:
+    """Open a checkpoint folder, a run folder (its newest whole checkpoint), or a Hugging Face folder.
+
+    Raises:
+        CheckpointError: no such folder, or not a model that legollm knows.
+        IntegrityError: a file is not what the manifest beside it says.
+    """
+    path = resolve_folder(Path(folder))
+    if (path / MANIFEST).exists():
+        try:
+            verify(path)
+        except IntegrityError as error:
+            whole = latest(path.resolve().parent)
+            hint = f"; use {whole} instead" if whole else ""
+            raise IntegrityError(f"{error}{hint}") from error
+    arch, config, model = load_hf_folder(path)
+    tokenizer = load_tokenizer(path) if (path / "tokenizer.json").exists() or (path / "vocab.json").exists() else None
+    template = path / "chat_template.jinja"
+    chat_template = template.read_text(encoding="utf-8") if template.exists() else None
+    return Loaded(model.eval(), tokenizer, config, arch, path, chat_template)
+
+
+def resolve_folder(path: Path) -> Path:
+    """The folder that holds the model: the path itself, or the newest whole checkpoint of a run."""
+    if (path / "config.json").exists():
+        return path
+    run = path.parent if path.name == "checkpoint" and not path.exists() else path
+    if (run / "checkpoints").is_dir() and (newest := latest(run / "checkpoints")):
+        return newest
+    if not path.exists():
+        near = difflib.get_close_matches(
+            path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [], n=1
+        )
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise CheckpointError(f"{path}: no such folder{hint}")
+    raise CheckpointError(f"{path}: no config.json in it, so no model; give a checkpoint or a run folder")

@@ -1,0 +1,112 @@
+"""`legollm chat`: a conversation in the terminal."""
+
+import sys
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import ClassVar
+
+from legollm.checkpoints.loading import Loaded, load
+from legollm.config import Resolved
+from legollm.data.chat import Message
+from legollm.generation.sampling import Sampling
+from legollm.generation.text import stream_text
+
+HELP = "commands: /new forgets the conversation, /retry answers again, /system TEXT sets the scene, /quit ends"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRun(Sampling):
+    """A model that was fine-tuned to answer, and how it chooses its words."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("model",)
+
+    model: Path = Path("runs/demo/checkpoint")
+    """A checkpoint or run folder, or a Hugging Face folder."""
+    system: str = ""
+    """What the model is told before the conversation."""
+
+
+def chat(run: Resolved[ChatRun]) -> None:
+    """Talk to a model. A model without a chat template continues what you write instead."""
+    cfg = run.value
+    lm = load(cfg.model)
+    sampling = Sampling(**{one.name: getattr(cfg, one.name) for one in fields(Sampling)})
+    if lm.chat_template is None:
+        print("this model was not fine-tuned to answer: it continues what you write", file=sys.stderr)
+    print(HELP, file=sys.stderr)
+    Conversation(lm, sampling, cfg.system).loop()
+
+
+class Conversation:
+    """What was said so far."""
+
+    def __init__(self, lm: Loaded, sampling: Sampling, system: str) -> None:
+        self.lm, self.sampling = lm, sampling
+        self.messages = [Message("system", system)] if system else []
+        self.n_retries = 0
+
+    def loop(self) -> None:
+        """Read a line, answer it, until the input ends."""
+        while True:
+            try:
+                line = input("you> " if sys.stdin.isatty() else "").strip()
+            except EOFError:
+                print()
+                return
+            if line == "/quit":
+                return
+            if line:
+                self.take(line)
+
+    def take(self, line: str) -> None:
+        """One line: a command, or something to answer."""
+        command, _, rest = line.partition(" ")
+        if command == "/new":
+            self.messages = [m for m in self.messages if m.role == "system"]
+        elif command == "/system":
+            self.messages = [Message("system", rest)] if rest else []
+        elif command == "/retry":
+            if self.messages and self.messages[-1].role == "assistant":
+                self.messages.pop()
+                self.n_retries += 1
+                self.answer()
+            else:
+                print("nothing to answer again", file=sys.stderr)
+        elif command.startswith("/"):
+            print(HELP, file=sys.stderr)
+        else:
+            self.messages.append(Message("user", line))
+            self.answer()
+
+    def answer(self) -> None:
+        """Write the next turn as it comes; Ctrl-C ends the turn, not the conversation."""
+        lm, stops = self.lm, self.lm.stop_ids()
+        tokenizer = lm.text_side()
+        if lm.chat_template is None:
+            prompt = tokenizer.encode(self.messages[-1].content)
+        else:
+            prompt = lm.chat_prompt(self.fitting())
+        sampling = replace(self.sampling, seed=self.sampling.seed + self.n_retries)
+        stream = stream_text(lm.writer, tokenizer, prompt, sampling, stop_ids=stops, decoding=lm.decoding("crop"))
+        said = ""
+        try:
+            for piece in stream:
+                print(piece, end="", flush=True)
+                said += piece
+        except KeyboardInterrupt:
+            stream.close()
+        print()
+        self.messages.append(Message("assistant", said))
+
+    def fitting(self) -> list[Message]:
+        """The turns that leave half of the window for the answer; the oldest ones are forgotten first."""
+        turns = list(self.messages)
+        room = self.lm.config.max_seq_len - min(self.sampling.max_new_tokens, self.lm.config.max_seq_len // 2)
+        while len(turns) > 1 and len(self.lm.chat_prompt(turns)) > room:
+            turns.pop(1 if turns[0].role == "system" and len(turns) > 2 else 0)
+        if len(turns) < len(self.messages):
+            print(
+                f"(the window of {self.lm.config.max_seq_len} tokens is full; earlier turns are forgotten)",
+                file=sys.stderr,
+            )
+        return turns

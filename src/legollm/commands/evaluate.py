@@ -1,0 +1,84 @@
+"""`legollm eval`: a checkpoint and a text -> loss, perplexity and bits per byte over the whole text."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar
+
+from legollm.checkpoints.loading import load
+from legollm.commands.material import DataConfig
+from legollm.config import Resolved
+from legollm.data.loader import TokenFile, validation_batches
+from legollm.data.prepare import PrepareOptions, prepare
+from legollm.data.sources import open_source
+from legollm.device import Device, pick_device
+from legollm.errors import ConfigError, DataError
+from legollm.evaluation.loss import mean_loss
+from legollm.training.objective import NextToken
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalRun:
+    """A model and the text to measure it on."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("model",)
+
+    model: Path = Path("runs/demo/checkpoint")
+    """A checkpoint or run folder, or a Hugging Face folder."""
+    data: DataConfig = field(default_factory=DataConfig)
+    seq_len: int | None = None
+    """Context length; null takes the length the model was trained at."""
+    batch_size: int = 16
+    """Rows at once; does not change the result."""
+    device: Device = "auto"
+    """cpu, cuda, mps, or auto."""
+    json: bool = False
+    """Print JSON."""
+
+
+def evaluate(run: Resolved[EvalRun]) -> None:
+    """Measure a model on the whole validation split of a text: every token is predicted once, in windows of seq_len.
+
+    legollm eval runs/demo data.source=book.txt
+    """
+    cfg = run.value
+    lm = load(cfg.model)
+    seq_len = cfg.seq_len or lm.config.max_seq_len
+    if seq_len > lm.config.max_seq_len:
+        raise ConfigError(f"seq_len: {seq_len} is more than the model's {lm.config.max_seq_len}")
+    tokenizer = lm.text_side()
+    model = lm.model.to(pick_device(cfg.device))
+    with TemporaryDirectory() as temporary:
+        if cfg.data.prepared:
+            folder = cfg.data.prepared
+        else:
+            folder = Path(temporary) / "data"
+            options = PrepareOptions(split=cfg.data.split, val_fraction=cfg.data.val_fraction)
+            prepare(open_source(cfg.data.source, cfg.data.read), tokenizer, folder, options=options)
+        tokens = TokenFile(folder, "val")
+        written_by = tokens.meta["tokenizer"]["fingerprint"]
+        if written_by != tokenizer.fingerprint:
+            raise DataError(f"{folder}: written by another tokenizer ({written_by[:12]}) than the model's")
+        start = time.perf_counter()
+        batches = validation_batches(tokens.ids, batch_size=cfg.batch_size, seq_len=seq_len)
+        loss = mean_loss(model, NextToken(), batches)
+        seconds = time.perf_counter() - start
+        figures = {
+            "loss": loss.nats,
+            "perplexity": loss.perplexity,
+            "bits_per_byte": loss.bits_per_byte(tokens.n_bytes),
+            "n_tokens": loss.n_terms,
+            "n_bytes": tokens.n_bytes,
+            "seq_len": seq_len,
+            "tokens_per_s": loss.n_terms / seconds,
+        }
+        del tokens, batches  # Windows cannot remove files that are mapped
+    if cfg.json:
+        print(json.dumps(figures, indent=1))
+        return
+    print(f"loss           {figures['loss']:.4f} nats per token")
+    print(f"perplexity     {figures['perplexity']:.3f}")
+    print(f"bits per byte  {figures['bits_per_byte']:.4f}")
+    print(f"over           {loss.n_terms:,} tokens, {figures['n_bytes']:,} bytes, context {seq_len}")

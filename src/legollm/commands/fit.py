@@ -1,0 +1,292 @@
+"""A run folder around the training loop: resume, signals, metrics, evaluation, checkpoints, the view."""
+
+import json
+import logging
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Literal, Self
+
+import torch
+import yaml
+from torch import nn
+
+from legollm.checkpoints.huggingface import load_weights
+from legollm.checkpoints.manifest import latest, steps, verify
+from legollm.checkpoints.state import (
+    TrainingState,
+    load_state,
+    prepare_root,
+    restore_rng,
+    rng_tensors,
+    save_checkpoint,
+)
+from legollm.commands.view import View, choose_view
+from legollm.config import to_tree, to_yaml
+from legollm.device import pick_device, pick_precision, seed_of
+from legollm.errors import CheckpointError, ConfigError, DivergedError, Interrupted
+from legollm.evaluation.loss import mean_loss
+from legollm.interfaces import BatchSource, Objective, Tokenizer
+from legollm.training.metrics import JsonLines, Value
+from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors, restore_optimizer
+from legollm.training.schedule import learning_rate
+from legollm.training.train import TrainConfig, TrainState, train
+
+log = logging.getLogger(__name__)
+
+Resume = Literal["auto", "never"] | int
+
+
+@dataclass
+class Job:
+    """Everything a training run is made of, before it starts."""
+
+    folder: Path
+    """Opened with `open_run`."""
+    arch: str
+    model_config: Any
+    model: nn.Module
+    tokenizer: Tokenizer
+    objective: Objective
+    batches: BatchSource
+    validation: Callable[[int | None], Iterable[Any]]
+    """The first n validation batches, or with None the whole split."""
+    optim: OptimConfig
+    train: TrainConfig
+    seed: int
+    resume: Resume = "auto"
+    bytes_per_token: float | None = None
+    """Of the validation split; None where bits per byte mean nothing."""
+    sample: Callable[[nn.Module], str] | None = None
+    """A short text by the model, to watch it learn."""
+    title: str = ""
+    lines: Mapping[str, float] = field(default_factory=dict)
+    """Levels of bits per byte to compare with."""
+    tokenizer_files: Mapping[str, Any] = field(default_factory=dict)
+    """What the tokenizer's files need besides: eos, chat_template."""
+
+
+def fit(job: Job) -> TrainState:
+    """Train, and leave `config.yaml`, `metrics.jsonl` and `checkpoints/step-NNNNNNNN` in the run folder.
+
+    Raises:
+        ConfigError: the folder holds another run, or a step to resume from that is not there.
+        DivergedError: the loss was not finite several steps in a row; `diverged.json` says what is known.
+        Interrupted: a signal came; the state was saved.
+    """
+    root = job.folder / "checkpoints"
+    start = starting_point(job, root)
+    device = pick_device(job.train.device)
+    state, optimizer = TrainState(), build_optimizer(job.model.to(device), job.optim)
+    torch.manual_seed(seed_of(job.seed, "dropout"))
+    numbers = JsonLines(job.folder / "metrics.jsonl")
+    precision = None
+    if start:
+        saved = load_state(start)
+        load_weights(job.model, job.arch, job.model_config, start)
+        restore_optimizer(optimizer, dict(saved.tensors))
+        job.batches.load_state_dict(saved.values["batches"])
+        state, precision = TrainState.from_dict(saved.values["loop"]), saved.values["precision"]
+    numbers.rewind(state.step)
+    if state.step >= job.train.max_steps:
+        return state
+    cfg = replace(job.train, precision=precision or pick_precision(job.train.precision, device))
+    with Signals() as signals, choose_view(cfg.max_steps, title=job.title, lines=job.lines) as view:
+        if start:
+            view.note(f"continuing {start} at step {state.step}")
+        run = Run(job, cfg, root, optimizer, numbers, view)
+        if start:
+            restore_rng(saved.tensors)
+        try:
+            train(
+                job.model,
+                job.objective,
+                job.batches,
+                optimizer,
+                cfg,
+                learning_rate=run.learning_rate,
+                state=state,
+                log=run.log,
+                evaluate=run.evaluate,
+                save=run.save,
+                stop=lambda: signals.caught is not None,
+            )
+        except DivergedError as error:
+            details = error.details | {"batches": dict(job.batches.state_dict())}
+            (job.folder / "diverged.json").write_text(json.dumps(details, indent=1) + "\n", encoding="utf-8")
+            raise
+        if state.step < cfg.max_steps:
+            saved_at = run.save(state)
+            raise Interrupted(f"{signals.caught} at step {state.step}: saved {saved_at}; the same command continues it")
+    return state
+
+
+class Run:
+    """The events of one run: what the loop calls every so many steps."""
+
+    def __init__(
+        self,
+        job: Job,
+        cfg: TrainConfig,
+        root: Path,
+        optimizer: torch.optim.Optimizer,
+        numbers: JsonLines,
+        view: View,
+    ) -> None:
+        self.job, self.cfg, self.root, self.optimizer = job, cfg, root, optimizer
+        self.numbers, self.view = numbers, view
+
+    def learning_rate(self, step: int) -> float:
+        optim = self.job.optim
+        return learning_rate(
+            step,
+            peak=optim.lr,
+            max_steps=self.cfg.max_steps,
+            schedule=optim.schedule,
+            warmup_steps=optim.warmup_steps,
+            min_ratio=optim.min_lr_ratio,
+            decay_fraction=optim.decay_fraction,
+        )
+
+    def log(self, step: int, **values: Value) -> None:
+        self.numbers(step, **values)
+        shown = dict(values)
+        rate, tokens = float(values.get("tokens_per_s", 0)), float(values.get("tokens", 0))
+        if rate and tokens:
+            shown["seconds_left"] = (self.cfg.max_steps - step) * tokens / step / rate
+        self.view.metrics(step, shown)
+
+    def evaluate(self, state: TrainState) -> None:
+        """The same validation batches every time; at the end of the run, the whole split."""
+        last = state.step == self.cfg.max_steps
+        batches = self.job.validation(None if last else self.cfg.eval_batches)
+        loss = mean_loss(self.job.model, self.job.objective, batches, self.cfg.precision)
+        values: dict[str, Value] = {"val_loss": loss.nats}
+        if self.job.bytes_per_token:
+            values["val_bpb"] = loss.bits_per_byte(1) / loss.n_terms / self.job.bytes_per_token
+        if last:
+            values["val_tokens"] = loss.n_terms
+        if math.isfinite(loss.nats) and (state.best_loss is None or loss.nats < state.best_loss):
+            state.best_loss, state.best_step = loss.nats, state.step
+        text = self.job.sample(self.job.model) if self.job.sample else ""
+        self.numbers(state.step, **values, **({"sample": text} if text else {}))
+        self.view.metrics(state.step, values)
+        if text:
+            self.view.sample(text)
+
+    def save(self, state: TrainState) -> Path:
+        """All that the next step depends on."""
+        job = self.job
+        values = {
+            "loop": state.as_dict(),
+            "batches": dict(job.batches.state_dict()),
+            "precision": self.cfg.precision,
+            "n_threads": torch.get_num_threads(),
+        }
+        return save_checkpoint(
+            self.root,
+            state.step,
+            model=job.model,
+            arch=job.arch,
+            config=job.model_config,
+            tokenizer=job.tokenizer,
+            state=TrainingState(values, optimizer_tensors(self.optimizer) | rng_tensors()),
+            keep=self.cfg.keep,
+            best=state.best_step,
+            extra=job.tokenizer_files,
+        )
+
+
+def open_run(folder: Path, config: Any, resume: Resume) -> None:
+    """Make the run's folder, or check that what it holds is the run that `config` describes, before any work.
+
+    Raises:
+        ConfigError: it holds another run, or any run and resume is never, or not the step to resume.
+    """
+    root = folder / "checkpoints"
+    prepare_root(root)
+    found = steps(root)
+    if resume == "never" and found:
+        raise ConfigError(
+            f"run: {folder} holds a run already (step {next(iter(found))}); resume=auto continues it, "
+            "run=ANOTHER_FOLDER starts a new one"
+        )
+    if isinstance(resume, int) and resume not in found:
+        there = ", ".join(map(str, found)) or "none"
+        raise ConfigError(f"resume: {folder} has no checkpoint of step {resume}; there are: {there}")
+    path = folder / "config.yaml"
+    before = flat(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    now = flat(to_tree(config))
+    changed = [key for key in now if key in before and before[key] != now[key] and not key.startswith(CHANGEABLE)]
+    if changed and found:
+        key = changed[0]
+        more = f" (and {len(changed) - 1} more keys differ)" if len(changed) > 1 else ""
+        raise ConfigError(
+            f"{key}: {folder} was started with {before[key]!r}, now it is {now[key]!r}{more}; "
+            "run=ANOTHER_FOLDER starts a new run"
+        )
+    if changed:  # nothing was trained yet: what was made from the text is made again
+        (folder / "tokenizer.json").unlink(missing_ok=True)
+    path.write_text(to_yaml(config), encoding="utf-8")
+
+
+CHANGEABLE = ("train.", "optim.", "resume", "run")
+"""What may differ between a run and its continuation: all but the model, its text, its seed and its prompt."""
+
+
+def starting_point(job: Job, root: Path) -> Path | None:
+    """The checkpoint to continue from, None for a new run.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none of them is whole.
+        IntegrityError: the step that was asked for is damaged.
+    """
+    found = steps(root)
+    if not isinstance(job.resume, int):
+        start = latest(root)
+        if found and not start:
+            raise CheckpointError(f"{root}: none of {len(found)} checkpoints is whole; run=ANOTHER_FOLDER starts anew")
+        return start
+    verify(found[job.resume])
+    for step, path in found.items():
+        if step > job.resume:  # they would be taken for the newest ones
+            path.rename(path.with_name(f"abandoned-{step:08d}"))
+            log.warning("%s is set aside as abandoned-%08d", path, step)
+    return found[job.resume]
+
+
+def flat(tree: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    items: dict[str, Any] = {}
+    for key, value in tree.items():
+        items |= flat(value, f"{at}{key}.") if isinstance(value, Mapping) else {at + key: value}
+    return items
+
+
+class Signals:
+    """SIGINT, SIGTERM and SIGHUP ask the loop to stop after its step; a second one stops at once."""
+
+    NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+
+    def __init__(self) -> None:
+        self.caught: str | None = None
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
+            for name in self.NAMES:
+                if number := getattr(signal, name, None):
+                    self.before[number] = signal.signal(number, self.catch)
+        return self
+
+    def catch(self, number: int, frame: FrameType | None) -> None:
+        if self.caught:
+            raise KeyboardInterrupt
+        self.caught = signal.Signals(number).name
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

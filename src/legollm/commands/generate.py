@@ -1,0 +1,61 @@
+"""`legollm generate`: a checkpoint and a prompt -> a continuation, as it is written."""
+
+import json
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import ClassVar
+
+from legollm.checkpoints.loading import load
+from legollm.config import Resolved
+from legollm.errors import ConfigError
+from legollm.generation.complete import Decoding
+from legollm.generation.sampling import Sampling
+from legollm.generation.text import stream_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateRun(Sampling):
+    """A model, a prompt, and how the next token is chosen."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("model", "prompt")
+
+    model: Path = Path("runs/demo/checkpoint")
+    """A checkpoint or run folder, or a Hugging Face folder."""
+    prompt: str | None = None
+    """What to continue; null reads standard input, or starts a new text where that is a terminal."""
+    decoding: Decoding = field(default_factory=lambda: Decoding(on_overflow="crop"))
+    json: bool = False
+    """Print one JSON object when it is finished: prompt, text, n_tokens, finish_reason."""
+
+
+def generate(run: Resolved[GenerateRun]) -> None:
+    """Continue a prompt. The text appears as it is written; the same seed writes the same text.
+
+    legollm generate runs/demo "Mira put the key" temperature=0.8 max_new_tokens=80
+    """
+    cfg = run.value
+    lm = load(cfg.model)
+    sampling = Sampling(**{one.name: getattr(cfg, one.name) for one in fields(Sampling)})
+    prompt = cfg.prompt
+    if prompt is None and not sys.stdin.isatty():
+        prompt = sys.stdin.read()
+    ids = lm.text_side().encode(prompt) if prompt else list(lm.stop_ids()[:1])
+    if not ids:
+        raise ConfigError("prompt: empty, and this model has no token that starts a text; give a prompt")
+    decoding = cfg.decoding if cfg.decoding.window else lm.decoding(cfg.decoding.on_overflow)
+    stream = stream_text(lm.writer, lm.text_side(), ids, sampling, stop_ids=lm.stop_ids(), decoding=decoding)
+    if cfg.json:
+        text = "".join(stream)
+        result = {
+            "prompt": prompt or "",
+            "text": text,
+            "n_tokens": len(stream.ids),
+            "finish_reason": stream.finish_reason,
+        }
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    print(prompt or "", end="", flush=True)
+    for piece in stream:
+        print(piece, end="", flush=True)
+    print()

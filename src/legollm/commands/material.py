@@ -1,0 +1,146 @@
+"""Text and a tokenizer -> token files -> batches: what every verb that trains needs first."""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+from legollm.data.chat import SPECIAL_TOKENS
+from legollm.data.loader import TokenFile, WindowBatches, validation_batches
+from legollm.data.prepare import PrepareOptions, prepare
+from legollm.data.readers import SourceOptions
+from legollm.data.sources import Source, documents, open_source
+from legollm.data.split import SplitRule
+from legollm.device import seed_of
+from legollm.errors import ConfigError
+from legollm.interfaces import Batch, Tokenizer
+from legollm.tokenizers import TOKENIZERS, load_tokenizer
+from legollm.tokenizers.regex_bpe import RegexBPETokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Which tokenizer, and how it is trained."""
+
+    SHORTHAND: ClassVar[str] = "kind"
+
+    kind: str = "bpe"
+    """byte, char, word, bpe, naive_bpe, or the path of a tokenizer file or of a folder that holds one."""
+    vocab_size: int = 2048
+    """Ids in all, special tokens included (bpe, naive_bpe, word)."""
+    pattern: str = "gpt4"
+    """bpe: how text is split before merging: gpt2, gpt4, o200k, llama3, qwen, or a regular expression."""
+    train_bytes: int = 20_000_000
+    """Text it learns from at most, taken from the start of the source."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in TOKENIZERS and not Path(self.kind).exists():
+            raise ConfigError(
+                f"kind: {self.kind!r} is none of {', '.join(TOKENIZERS)}, nor a file or folder that exists"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which text, and how it is divided."""
+
+    SHORTHAND: ClassVar[str] = "source"
+
+    source: str = "world"
+    """A .txt, .md, .jsonl or .parquet file, a folder of them, world, stdlib, or a data set that was fetched."""
+    prepared: Path | None = None
+    """A folder that `legollm data prepare` wrote; null prepares the source inside the run folder."""
+    split: SplitRule = "auto"
+    """hash: documents by content; tail: the last characters; auto: hash where there are enough documents."""
+    val_fraction: float = 0.1
+    """Share of the corpus that is kept for validation."""
+    n_workers: int | None = None
+    """Processes that tokenise; null takes one per core where the text is large."""
+    read: SourceOptions = field(default_factory=SourceOptions)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_fraction < 1:
+            raise ConfigError(f"val_fraction: a share between 0 and 1, found {self.val_fraction}")
+
+
+@dataclass(frozen=True)
+class Material:
+    """A tokenizer and the token files it wrote."""
+
+    tokenizer: Tokenizer
+    train: TokenFile
+    val: TokenFile
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Of the validation split: turns nats per token into bits per byte."""
+        return self.val.n_bytes / max(1, len(self.val) - 1)
+
+    def batches(self, batch_size: int, seq_len: int, seed: int) -> WindowBatches:
+        return WindowBatches(self.train.ids, batch_size=batch_size, seq_len=seq_len, seed=seed_of(seed, "data"))
+
+    def validation(self, batch_size: int, seq_len: int, n_batches: int | None = None) -> Iterator[Batch]:
+        """The whole validation split in order, or its first n batches."""
+        return islice(validation_batches(self.val.ids, batch_size=batch_size, seq_len=seq_len), n_batches)
+
+
+def gather(data: DataConfig, tokenizer: TokenizerConfig, folder: Path) -> Material:
+    """Train the tokenizer and write the token files, unless `folder` has them already from the same inputs."""
+    if data.prepared:
+        done = data.prepared
+        tok = load_tokenizer(done)
+    else:
+        source = open_source(data.source, data.read)
+        tok = get_tokenizer(tokenizer, source, folder / "tokenizer.json")
+        done = folder / "data"
+        options = PrepareOptions(split=data.split, val_fraction=data.val_fraction, n_workers=workers(data, source))
+        prepare(source, tok, done, options=options)
+    return Material(tok, TokenFile(done, "train"), TokenFile(done, "val"))
+
+
+def workers(data: DataConfig, source: Source) -> int:
+    """Starting processes costs seconds: worth it for large files only."""
+    if data.n_workers:
+        return data.n_workers
+    size = Path(data.source).stat().st_size if Path(data.source).is_file() else data.read.world_bytes
+    return os.cpu_count() or 1 if size > 50_000_000 else 1
+
+
+def get_tokenizer(cfg: TokenizerConfig, source: Source, path: Path) -> Tokenizer:
+    """The tokenizer at `path` if an earlier call trained it, else one trained on `source` and saved there."""
+    if cfg.kind not in TOKENIZERS:
+        return load_tokenizer(Path(cfg.kind))
+    if path.exists():
+        return load_tokenizer(path)
+    tokenizer = train_tokenizer(cfg, (document.text for document in documents(source)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(path)
+    return tokenizer
+
+
+def train_tokenizer(cfg: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
+    """A new tokenizer of `cfg.kind` that has learned from the first train_bytes of `texts`."""
+    some = first_bytes(texts, cfg.train_bytes)
+    if cfg.kind == "bpe":
+        bpe = RegexBPETokenizer(pattern=cfg.pattern)
+        bpe.train(some, vocab_size=cfg.vocab_size, special_tokens=list(SPECIAL_TOKENS))
+        return bpe
+    return TOKENIZERS[cfg.kind].trained(some, vocab_size=cfg.vocab_size, special_tokens=list(SPECIAL_TOKENS))
+
+
+def first_bytes(texts: Iterable[str], n_bytes: int) -> Iterator[str]:
+    """Texts until they make n_bytes; the last one is cut."""
+    left = n_bytes
+    for text in texts:
+        size = len(text.encode("utf-8", "surrogatepass"))
+        if size >= left:
+            log.info("the tokenizer learns from the first %d bytes", n_bytes)
+            yield text[: max(1, left * len(text) // max(size, 1))]
+            return
+        left -= size
+        yield text

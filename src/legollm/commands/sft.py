@@ -1,0 +1,121 @@
+"""`legollm sft`: a base model and conversations -> a model that answers. The same loop, with masked targets."""
+
+import hashlib
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from legollm.checkpoints.loading import load
+from legollm.commands.fit import Job, Resume, fit, open_run
+from legollm.config import Resolved
+from legollm.data import world
+from legollm.data.chat import CHATML, Message, encode_example, end_of_turn
+from legollm.data.conversations import read_conversations
+from legollm.errors import ConfigError
+from legollm.finetuning.sft import Example, ExampleBatches, in_order
+from legollm.training.objective import NextToken
+from legollm.training.optim import OptimConfig
+from legollm.training.train import TrainConfig, TrainState
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversationConfig:
+    """Where the conversations come from."""
+
+    source: str = "world"
+    """A .jsonl file whose rows have `messages`, or `prompt` and `answer`; or world: questions about generated stories."""
+    n_examples: int = 8000
+    """world: how many questions to train on."""
+    val_fraction: float = 0.05
+    """Share of a file's conversations that is kept for validation."""
+    n_val: int = 200
+    """Conversations to validate on at most."""
+
+    def __post_init__(self) -> None:
+        if self.n_examples < 1 or self.n_val < 1:
+            raise ConfigError("n_examples: must be at least 1, and n_val, too")
+        if not 0 < self.val_fraction < 1:
+            raise ConfigError(f"val_fraction: a share between 0 and 1, found {self.val_fraction}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftRun:
+    """A whole fine-tuning run."""
+
+    model: Path = Path("runs/train/checkpoint")
+    """The base model: a checkpoint or run folder, or a Hugging Face folder."""
+    run: Path = Path("runs/sft")
+    """The run's folder."""
+    seed: int = 1337
+    """Decides the order of the conversations and dropout."""
+    resume: Resume = "auto"
+    """auto continues where the run stopped, never refuses a folder that holds a run, a number continues that step."""
+    data: ConversationConfig = field(default_factory=ConversationConfig)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5e-4, warmup_steps=20))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(max_steps=300, eval_every=100, save_every=100))
+
+
+def sft(run: Resolved[SftRun]) -> None:
+    """Fine-tune a model on conversations: the loss counts the assistant's words and the token that ends them.
+
+    legollm sft model=runs/train data.source=answers.jsonl run=runs/answers
+    """
+    cfg = run.value
+    state = finetune(cfg)
+    print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} target tokens, {state.seconds:.0f} s of training")
+    print(f"next: legollm chat {cfg.run}/checkpoint")
+
+
+def finetune(cfg: SftRun, **view: Any) -> TrainState:
+    """The whole run; the demo calls it, too."""
+    open_run(cfg.run, cfg, cfg.resume)
+    base = load(cfg.model)
+    tokenizer = base.text_side()
+    end_of_turn(tokenizer)
+    template = base.chat_template or CHATML
+    train, val = (
+        [Example(*encode_example(tokenizer, messages, template)) for messages in part]
+        for part in conversations(cfg.data)
+    )
+    max_len = base.config.max_seq_len
+    job = Job(
+        folder=cfg.run,
+        arch=base.arch,
+        model_config=base.config,
+        model=base.model,
+        tokenizer=tokenizer,
+        objective=NextToken(),
+        batches=ExampleBatches(train, cfg.train.batch_size, seed=cfg.seed, max_len=max_len),
+        validation=lambda n: in_order(val, cfg.train.batch_size),
+        optim=cfg.optim,
+        train=cfg.train,
+        seed=cfg.seed,
+        resume=cfg.resume,
+        tokenizer_files={"chat_template": template, "eos": "<|im_end|>"},
+        **view,
+    )
+    return fit(job)
+
+
+def conversations(cfg: ConversationConfig) -> tuple[list[list[Message]], list[list[Message]]]:
+    """Those to train on and those to validate on.
+
+    Raises:
+        DataError: a row that is no conversation; names file and line.
+    """
+    if cfg.source == "world":
+        train = world.questions(0, 0, cfg.n_examples, split="train")
+        val = islice(world.questions(0, 0, 100 * cfg.n_val, split="val"), cfg.n_val)
+        return [as_messages(q) for q in train], [as_messages(q) for q in val]
+    every = list(read_conversations(Path(cfg.source)))
+    if len(every) < 2:
+        raise ConfigError(f"data.source: {cfg.source} has {len(every)} conversation; one to train on and one to check")
+    n_val = max(1, min(cfg.n_val, int(cfg.val_fraction * len(every))))
+    ranked = sorted(every, key=lambda messages: hashlib.sha256(repr(messages).encode()).digest())  # not by its place
+    return ranked[n_val:], ranked[:n_val]
+
+
+def as_messages(question: world.Question) -> list[Message]:
+    """A question about a story, as somebody would ask it."""
+    return [Message("user", f"{question.context}\n{question.question}"), Message("assistant", question.answer)]
