@@ -23,6 +23,11 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int: ...
 
     @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides its ids, hexadecimal: tells whether it is the one that wrote a file."""
+        ...
+
+    @property
     def special_tokens(self) -> Mapping[str, int]:
         """Control tokens and their ids; empty if there are none."""
         ...

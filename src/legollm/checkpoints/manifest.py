@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from legollm.errors import CheckpointError, IntegrityError
 
 log = logging.getLogger(__name__)
@@ -24,26 +26,33 @@ STEP = re.compile(r"step-(\d{8,})")
 
 
 @contextmanager
-def atomic_folder(final: Path) -> Iterator[Path]:
+def atomic_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder to write into; it becomes `final` when the block ends, and vanishes when it fails.
 
+    replace: whether an older `final` gives way, once the new one is whole.
+
     Raises:
-        CheckpointError: the disk refused; says what was asked of it and how much is free. `final` is untouched.
+        CheckpointError: `final` is there and may not be replaced, or the disk refused (says what was asked of it and
+            how much is free). `final` is untouched.
     """
+    if final.exists() and not replace:
+        raise CheckpointError(f"{final}: exists already; remove it, or choose another folder")
     temporary = final.with_name(f".tmp-{final.name}-{os.getpid()}")
     try:
         temporary.mkdir(parents=True)
         yield temporary
         write_manifest(temporary)
+        discard(final)
         temporary.rename(final)
         sync(final.parent)
-    except OSError as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except CheckpointError:
+        raise
+    except (OSError, SafetensorError) as error:  # safetensors wraps what the disk said
         size = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file()) if temporary.exists() else 0
         free = shutil.disk_usage(final.parent if final.parent.exists() else Path.cwd()).free
+        why = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"{final}: could not be written ({error.strerror or error}) after {size:,} bytes, {free:,} bytes free; "
+            f"{final}: could not be written ({why}) after {size:,} bytes, {free:,} bytes free; "
             "earlier checkpoints are untouched; make room or choose another run=FOLDER"
         ) from error
     finally:
@@ -81,15 +90,17 @@ def verify(folder: Path) -> None:
         if text != canonical({"version": 1, "files": entries}):  # any flipped bit of the manifest shows here or below
             raise ValueError("not as it was written")
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in entries.items()}
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise IntegrityError(f"{folder / MANIFEST}: damaged: {error}") from error
     for name, (size, digest) in expected.items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise IntegrityError(f"{path}: missing; {MANIFEST} lists it with {size} bytes")
-        found = sha256(path)
-        if path.stat().st_size != size or found != digest:
-            raise IntegrityError(f"{path}: damaged: SHA-256 is {found}, {MANIFEST} says {digest}")
+        found, n_bytes = sha256(path), path.stat().st_size
+        if (n_bytes, found) != (size, digest):
+            raise IntegrityError(
+                f"{path}: damaged: {n_bytes} bytes with SHA-256 {found}, {MANIFEST} says {size} with {digest}"
+            )
 
 
 def steps(root: Path) -> dict[int, Path]:
@@ -111,6 +122,14 @@ def latest(root: Path) -> Path | None:
         else:
             return path
     return None
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder so that no one ever finds half of it: renamed first, an orphan from then on."""
+    if folder.exists():
+        doomed = folder.with_name(f".tmp-{folder.name}-{os.getpid()}-discarded")
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def remove_orphans(root: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from legollm.checkpoints.huggingface import save_hf_folder
-from legollm.checkpoints.manifest import atomic_folder, remove_orphans, steps, verify
+from legollm.checkpoints.manifest import atomic_folder, discard, remove_orphans, steps, verify
 from legollm.errors import CheckpointError
 from legollm.interfaces import Tokenizer
 from legollm.tokenizers import save_to_folder
@@ -54,7 +53,8 @@ def save_model(
 def write_model(
     folder: Path, model: nn.Module, arch: str, config: Any, tokenizer: Tokenizer | None, extra: Mapping[str, Any]
 ) -> None:
-    save_hf_folder(folder, arch, config, model)
+    eos = tokenizer.special_tokens.get(extra.get("eos", "")) if tokenizer else None
+    save_hf_folder(folder, arch, config, model, special_ids={} if eos is None else {"eos_token_id": eos})
     if tokenizer is not None:
         save_to_folder(tokenizer, folder, **extra)
 
@@ -79,9 +79,7 @@ def save_checkpoint(
     """
     final = root / f"step-{step:08d}"
     check_finite(model, final)
-    if final.exists():  # a step saved before an interruption and reached again
-        shutil.rmtree(final)
-    with atomic_folder(final) as temporary:
+    with atomic_folder(final, replace=True) as temporary:  # a damaged one, passed over and reached again
         write_model(temporary, model, arch, config, tokenizer, extra or {})
         save_file({k: v.contiguous() for k, v in state.tensors.items()}, temporary / TENSORS, {"format": "pt"})
         document = {"version": FORMAT, "step": step} | dict(state.values)
@@ -89,8 +87,8 @@ def save_checkpoint(
     verify(final)  # read back before anything older is dropped
     point_at(root.parent / "checkpoint", final)
     for old_step, old in list(steps(root).items())[keep:]:
-        if old_step != best:
-            shutil.rmtree(old)
+        if old_step not in (step, best):
+            discard(old)
     return final
 
 

@@ -84,17 +84,25 @@ def fit(job: Job) -> TrainState:
     state, optimizer = TrainState(), build_optimizer(job.model.to(device), job.optim)
     torch.manual_seed(seed_of(job.seed, "dropout"))
     numbers = JsonLines(job.folder / "metrics.jsonl")
-    precision = None
+    precision = job.train.precision
     if start:
         saved = load_state(start)
         load_weights(job.model, job.arch, job.model_config, start)
         restore_optimizer(optimizer, dict(saved.tensors))
         job.batches.load_state_dict(saved.values["batches"])
-        state, precision = TrainState.from_dict(saved.values["loop"]), saved.values["precision"]
+        state = TrainState.from_dict(saved.values["loop"])
+        if saved.values["n_threads"] != torch.get_num_threads():
+            log.warning(
+                "saved with %d threads, continued with %d: sums may differ in their last bits",
+                saved.values["n_threads"],
+                torch.get_num_threads(),
+            )
+        if precision == "auto":  # what was measured then, not again: the steps to come would differ
+            precision = saved.values["precision"]
     numbers.rewind(state.step)
     if state.step >= job.train.max_steps:
         return state
-    cfg = replace(job.train, precision=precision or pick_precision(job.train.precision, device))
+    cfg = replace(job.train, precision=pick_precision(precision, device))
     with Signals() as signals, choose_view(cfg.max_steps, title=job.title, lines=job.lines) as view:
         if start:
             view.note(f"continuing {start} at step {state.step}")
@@ -120,8 +128,9 @@ def fit(job: Job) -> TrainState:
             (job.folder / "diverged.json").write_text(json.dumps(details, indent=1) + "\n", encoding="utf-8")
             raise
         if state.step < cfg.max_steps:
-            saved_at = run.save(state)
-            raise Interrupted(f"{signals.caught} at step {state.step}: saved {saved_at}; the same command continues it")
+            if run.saved_step != state.step:  # a signal during a save has what it wants
+                run.save(state)
+            raise Interrupted(f"{signals.caught} at step {state.step}: saved in {root}; the same command continues it")
     return state
 
 
@@ -139,6 +148,7 @@ class Run:
     ) -> None:
         self.job, self.cfg, self.root, self.optimizer = job, cfg, root, optimizer
         self.numbers, self.view = numbers, view
+        self.saved_step = -1
 
     def learning_rate(self, step: int) -> float:
         optim = self.job.optim
@@ -167,7 +177,7 @@ class Run:
         loss = mean_loss(self.job.model, self.job.objective, batches, self.cfg.precision)
         values: dict[str, Value] = {"val_loss": loss.nats}
         if self.job.bytes_per_token:
-            values["val_bpb"] = loss.bits_per_byte(1) / loss.n_terms / self.job.bytes_per_token
+            values["val_bpb"] = loss.bits_per_byte(loss.n_terms * self.job.bytes_per_token)
         if last:
             values["val_tokens"] = loss.n_terms
         if math.isfinite(loss.nats) and (state.best_loss is None or loss.nats < state.best_loss):
@@ -178,7 +188,7 @@ class Run:
         if text:
             self.view.sample(text)
 
-    def save(self, state: TrainState) -> Path:
+    def save(self, state: TrainState) -> None:
         """All that the next step depends on."""
         job = self.job
         values = {
@@ -187,7 +197,7 @@ class Run:
             "precision": self.cfg.precision,
             "n_threads": torch.get_num_threads(),
         }
-        return save_checkpoint(
+        save_checkpoint(
             self.root,
             state.step,
             model=job.model,
@@ -199,6 +209,7 @@ class Run:
             best=state.best_step,
             extra=job.tokenizer_files,
         )
+        self.saved_step = state.step
 
 
 def open_run(folder: Path, config: Any, resume: Resume) -> None:
@@ -219,7 +230,7 @@ def open_run(folder: Path, config: Any, resume: Resume) -> None:
         there = ", ".join(map(str, found)) or "none"
         raise ConfigError(f"resume: {folder} has no checkpoint of step {resume}; there are: {there}")
     path = folder / "config.yaml"
-    before = flat(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    before = saved_config(path)
     now = flat(to_tree(config))
     changed = [key for key in now if key in before and before[key] != now[key] and not key.startswith(CHANGEABLE)]
     if changed and found:
@@ -231,32 +242,64 @@ def open_run(folder: Path, config: Any, resume: Resume) -> None:
         )
     if changed:  # nothing was trained yet: what was made from the text is made again
         (folder / "tokenizer.json").unlink(missing_ok=True)
-    path.write_text(to_yaml(config), encoding="utf-8")
+    temporary = path.with_name(".tmp-config.yaml")
+    temporary.write_text(to_yaml(config), encoding="utf-8")
+    temporary.replace(path)  # at once: a killed process leaves the old file or the new one
 
 
 CHANGEABLE = ("train.", "optim.", "resume", "run")
 """What may differ between a run and its continuation: all but the model, its text, its seed and its prompt."""
 
 
+def saved_config(path: Path) -> dict[str, Any]:
+    """What an earlier start of the run wrote, with dotted keys; nothing if this is the first.
+
+    Raises:
+        ConfigError: somebody has changed the file into something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: not YAML any more ({' '.join(str(error).split())}); restore or remove it"
+        ) from error
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{path}: holds no settings any more; restore or remove it")
+    return flat(tree)
+
+
 def starting_point(job: Job, root: Path) -> Path | None:
-    """The checkpoint to continue from, None for a new run.
+    """The checkpoint to continue from, None for a new run; what was saved after it is set aside.
 
     Raises:
         CheckpointError: there are checkpoints, and none of them is whole.
         IntegrityError: the step that was asked for is damaged.
     """
     found = steps(root)
-    if not isinstance(job.resume, int):
+    if isinstance(job.resume, int):
+        start: Path | None = found[job.resume]
+        verify(found[job.resume])
+    else:
         start = latest(root)
         if found and not start:
             raise CheckpointError(f"{root}: none of {len(found)} checkpoints is whole; run=ANOTHER_FOLDER starts anew")
-        return start
-    verify(found[job.resume])
-    for step, path in found.items():
-        if step > job.resume:  # they would be taken for the newest ones
-            path.rename(path.with_name(f"abandoned-{step:08d}"))
-            log.warning("%s is set aside as abandoned-%08d", path, step)
-    return found[job.resume]
+    for path in found.values():  # newest first
+        if path == start:
+            break
+        aside = set_aside(path)
+        log.warning("%s is set aside as %s", path, aside.name)
+    return start
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a checkpoint that the run does not continue, or it would be taken for the newest one."""
+    name = path.name.replace("step-", "abandoned-")
+    aside = path.with_name(name)
+    while aside.exists():
+        aside = aside.with_name(f"{aside.name}-again")
+    return path.rename(aside)
 
 
 def flat(tree: Mapping[str, Any], at: str = "") -> dict[str, Any]:
@@ -278,7 +321,8 @@ class Signals:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
             for name in self.NAMES:
-                if number := getattr(signal, name, None):
+                number = getattr(signal, name, None)
+                if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup means what it says
                     self.before[number] = signal.signal(number, self.catch)
         return self
 

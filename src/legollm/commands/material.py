@@ -22,6 +22,9 @@ from legollm.tokenizers.regex_bpe import RegexBPETokenizer
 
 log = logging.getLogger(__name__)
 
+MAX_CHARACTERS = 1_114_112
+"""Code points there are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
@@ -126,11 +129,12 @@ def get_tokenizer(cfg: TokenizerConfig, source: Source, path: Path) -> Tokenizer
 def train_tokenizer(cfg: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     """A new tokenizer of `cfg.kind` that has learned from the first train_bytes of `texts`."""
     some = first_bytes(texts, cfg.train_bytes)
-    if cfg.kind == "bpe":
-        bpe = RegexBPETokenizer(pattern=cfg.pattern)
-        bpe.train(some, vocab_size=cfg.vocab_size, special_tokens=list(SPECIAL_TOKENS))
-        return bpe
-    return TOKENIZERS[cfg.kind].trained(some, vocab_size=cfg.vocab_size, special_tokens=list(SPECIAL_TOKENS))
+    tokenizer = RegexBPETokenizer(pattern=cfg.pattern) if cfg.kind == "bpe" else TOKENIZERS[cfg.kind]()
+    if cfg.kind in ("byte", "char"):  # one id per byte or character, neither more nor fewer
+        tokenizer.train(some, vocab_size=MAX_CHARACTERS)
+    else:
+        tokenizer.train(some, vocab_size=cfg.vocab_size, special_tokens=list(SPECIAL_TOKENS))
+    return tokenizer
 
 
 def first_bytes(texts: Iterable[str], n_bytes: int) -> Iterator[str]:

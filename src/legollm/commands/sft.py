@@ -24,7 +24,7 @@ class ConversationConfig:
     """Where the conversations come from."""
 
     source: str = "world"
-    """A .jsonl file whose rows have `messages`, or `prompt` and `answer`; or world: questions about generated stories."""
+    """A .jsonl file whose rows have `messages`, or `prompt` and `answer`; or world: questions about stories."""
     n_examples: int = 8000
     """world: how many questions to train on."""
     val_fraction: float = 0.05

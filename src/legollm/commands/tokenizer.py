@@ -40,9 +40,8 @@ def train(run: Resolved[TrainRun]) -> None:
     tokenizer = train_tokenizer(cfg.tokenizer, (document.text for document in documents(source)))
     cfg.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(cfg.out)
-    print(
-        f"{cfg.out}: {tokenizer.kind}, {tokenizer.vocab_size:,} ids, special: {', '.join(tokenizer.special_tokens) or 'none'}"
-    )
+    specials = ", ".join(tokenizer.special_tokens) or "none"
+    print(f"{cfg.out}: {tokenizer.kind}, {tokenizer.vocab_size:,} ids, special tokens: {specials}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,5 +139,5 @@ def compare(run: Resolved[CompareRun]) -> None:
     for row in rows:
         print(
             f"{row.name:<20}{row.vocab_size:>11,}{row.bytes_per_token:>13.2f}{row.tokens_per_word:>13.2f}"
-            f"{row.megabytes_per_second:>9.2f}{row.oov_rate:>9.2%}"
+            f"{row.megabytes_per_s:>9.2f}{row.oov_rate:>9.2%}"
         )

@@ -15,6 +15,7 @@ from legollm.architectures.qwen3 import Qwen3Config
 from legollm.commands.fit import Job, Resume, fit, open_run
 from legollm.commands.material import DataConfig, Material, TokenizerConfig, gather
 from legollm.config import Resolved
+from legollm.data.prepare import END_OF_TEXT
 from legollm.device import seed_of
 from legollm.errors import ConfigError
 from legollm.generation.cache import GenerativeModel
@@ -30,21 +31,25 @@ ModelConfig = Qwen3Config | Llama3Config | GPT2Config | BigramConfig
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "model": {"n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_model": 64, "d_head": 16, "d_ff": 176, "max_seq_len": 64},
+        "model": {"n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_model": 64, "d_head": 16, "d_ff": 176}
+        | {"max_seq_len": 64},
         "train": {"max_steps": 300, "batch_size": 16},
         "optim": {"lr": 3e-3, "warmup_steps": 30},
     },
     "small": {
-        "model": {"n_layers": 4, "n_heads": 6, "n_kv_heads": 2, "d_model": 192, "d_head": 32, "d_ff": 512, "max_seq_len": 256},
+        "model": {"n_layers": 4, "n_heads": 6, "n_kv_heads": 2, "d_model": 192, "d_head": 32, "d_ff": 512}
+        | {"max_seq_len": 256},
         "train": {"max_steps": 1000, "batch_size": 16},
         "optim": {"lr": 2e-3, "warmup_steps": 50},
     },
     "base": {
-        "model": {"n_layers": 12, "n_heads": 12, "n_kv_heads": 4, "d_model": 768, "d_head": 64, "d_ff": 2048, "max_seq_len": 1024},
+        "model": {"n_layers": 12, "n_heads": 12, "n_kv_heads": 4, "d_model": 768, "d_head": 64, "d_ff": 2048}
+        | {"max_seq_len": 1024},
         "train": {"max_steps": 20_000, "batch_size": 8, "grad_accum": 8},
         "optim": {"lr": 6e-4, "warmup_steps": 500},
     },
-}  # fmt: skip
+}
+"""Whole runs by size: seconds, minutes, and days on two cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +118,7 @@ def pretrain(cfg: TrainRun, *, vocab_given: bool = False, **view: Any) -> TrainS
         resume=cfg.resume,
         bytes_per_token=material.bytes_per_token,
         sample=sampler(material, cfg.prompt, seq_len),
+        tokenizer_files={"eos": END_OF_TEXT} if END_OF_TEXT in material.tokenizer.special_tokens else {},
         **view,
     )
     return fit(job)

@@ -23,7 +23,9 @@ class View(Protocol):
     """Is told what happens; decides how to show it."""
 
     def __enter__(self) -> Self: ...
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
     def metrics(self, step: int, values: Mapping[str, Value]) -> None: ...
     def sample(self, text: str) -> None: ...
     def note(self, text: str) -> None: ...
@@ -47,7 +49,7 @@ class PlainView:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         sys.stdout.flush()
 
     def metrics(self, step: int, values: Mapping[str, Value]) -> None:

@@ -1,12 +1,13 @@
 """Conversations as token ids, in a form whose control tokens only the template can write.
 
 A chat template is a Jinja program that comes with a model, often from a stranger: it is rendered in a sandbox. The
-messages come from users: every special token spelled inside them is broken by a private character before rendering,
-the rendered text is cut at the control tokens that are left, and the private character is taken out again.
+messages come from users: what could be read as a special token, or as the beginning of one that the next message
+completes, is marked with a private character in front of each of its letters before rendering. The rendered text is
+cut at the control tokens without that mark, and the marks are taken out again.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jinja2 import TemplateError
@@ -30,7 +31,8 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 """What a tokenizer needs for CHATML; <|im_end|> ends an answer."""
 
 MAX_TEMPLATE_BYTES = 65_536
-PRIVATE = range(0xF0000, 0xF0100)  # code points without a meaning of their own
+PRIVATE = range(0xF0000, 0xFFFFE)  # code points without a meaning of their own
+CONTROL_LIKE = re.compile(r"<\|\w+\|>")  # how control tokens are spelled in nearly all templates
 
 
 class Message(NamedTuple):
@@ -47,27 +49,53 @@ def encode_chat(
     """The ids of a conversation. With add_generation_prompt they end where the assistant is to answer.
 
     Raises:
-        DataError: the template fails, or writes a control token that the tokenizer does not have.
+        DataError: the template fails, or spells a control token that the tokenizer does not have.
     """
     specials = dict(tokenizer.special_tokens)
+    if unknown := sorted(set(CONTROL_LIKE.findall(template)) - specials.keys()):
+        raise DataError(
+            f"the chat template writes {', '.join(unknown)}, which the tokenizer does not have as special tokens "
+            f"(it has {', '.join(specials) or 'none'}); train it with them, or use the template it came with"
+        )
     if not specials:
         return tokenizer.encode(render(template, messages, add_generation_prompt))
-    longest_first = sorted(specials, key=len, reverse=True)
-    control = re.compile("|".join(map(re.escape, longest_first)))
-    said = "".join(message.role + message.content for message in messages)
-    private = next(chr(c) for c in PRIVATE if chr(c) not in said and chr(c) not in template)
-    broken = [
-        Message(*(control.sub(lambda found: found[0][0] + private + found[0][1:], part) for part in message))
+    mark = free_character(template, *(part for message in messages for part in message))
+    risky = re.compile(alternatives(specials) + "|(?:" + alternatives(beginnings(specials)) + r")(?=\s*\Z)")
+    marked = [
+        Message(*(risky.sub(lambda found: "".join(mark + letter for letter in found[0]), part) for part in message))
         for message in messages
     ]
-    text = render(template, broken, add_generation_prompt)
+    text = render(template, marked, add_generation_prompt)
     ids: list[int] = []
     position = 0
-    for found in control.finditer(text):
-        ids += tokenizer.encode(text[position : found.start()].replace(private, ""))
+    for found in re.finditer(f"(?<!{mark})(?:{alternatives(specials)})", text):
+        ids += tokenizer.encode(text[position : found.start()].replace(mark, ""))
         ids.append(specials[found[0]])
         position = found.end()
-    return ids + tokenizer.encode(text[position:].replace(private, ""))
+    return ids + tokenizer.encode(text[position:].replace(mark, ""))
+
+
+def alternatives(names: Iterable[str]) -> str:
+    """A regular expression for any of them, the longest first."""
+    return "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+
+
+def beginnings(names: Iterable[str]) -> set[str]:
+    """Every proper beginning of every name."""
+    return {name[:n] for name in names for n in range(1, len(name))}
+
+
+def free_character(*texts: str) -> str:
+    """A private character that none of the texts has.
+
+    Raises:
+        DataError: they have them all, which no honest text does.
+    """
+    used = set().union(*texts)
+    for code in PRIVATE:
+        if chr(code) not in used:
+            return chr(code)
+    raise DataError(f"the messages use all {len(PRIVATE):,} private characters; one is needed to keep them apart")
 
 
 def encode_example(
@@ -118,5 +146,5 @@ def render(template: str, messages: Sequence[Message], add_generation_prompt: bo
     turns = [{"role": role, "content": content} for role, content in messages]
     try:
         return environment.from_string(template).render(messages=turns, add_generation_prompt=add_generation_prompt)
-    except TemplateError as error:
-        raise DataError(f"the chat template fails: {error}") from error
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DataError(f"the chat template fails: {error}") from error  # a program: it can do wrong what programs do

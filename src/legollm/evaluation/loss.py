@@ -18,7 +18,7 @@ class Loss(NamedTuple):
     """Mean over the terms."""
     n_terms: int
 
-    def bits_per_byte(self, n_bytes: int) -> float:
+    def bits_per_byte(self, n_bytes: float) -> float:
         """Bits needed per byte of the text that the terms cover; does not depend on how it was cut into tokens."""
         return self.nats * self.n_terms / n_bytes / math.log(2)
 

@@ -35,7 +35,7 @@ class ExampleBatches:
         for i, example in enumerate(examples):
             if len(example.ids) > max_len:
                 raise DataError(f"example {i + 1}: {len(example.ids)} tokens; the model reads {max_len}")
-            if not any(example.is_target):
+            if not any(example.is_target[1:]):  # the first id follows nothing, so nothing learns to write it
                 raise DataError(f"example {i + 1}: no word of it is the assistant's; nothing to learn from")
         self.examples, self.batch_size, self.seed = examples, batch_size, seed
         self.n_seen = 0  # examples handed out since the start, over all epochs
@@ -57,10 +57,22 @@ class ExampleBatches:
         return torch.randperm(len(self.examples), generator=rng).tolist()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"n_seen": self.n_seen}
+        return {"n_seen": self.n_seen, **self.identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            DataError: the state is about other examples or another order of them.
+        """
+        for key, mine in self.identity().items():
+            if state[key] != mine:
+                raise DataError(
+                    f"the saved place in the examples has {key} = {state[key]}, this run {mine}; set it back"
+                )
         self.n_seen = int(state["n_seen"])
+
+    def identity(self) -> dict[str, int]:
+        return {"seed": self.seed, "n_examples": len(self.examples)}
 
 
 def in_order(examples: Sequence[Example], batch_size: int) -> Iterator[Batch]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from legollm.device import Device, Precision, autocast
+from legollm.device import Device, Precision, autocast, pick_precision
 from legollm.errors import ConfigError, DivergedError
 from legollm.interfaces import BatchSource, MetricLog, Objective
 
@@ -113,6 +113,7 @@ def train(
         DivergedError: MAX_SKIPS steps in a row had a loss or a gradient that is not finite; none of them was applied.
     """
     device = next(model.parameters()).device
+    precision = pick_precision(cfg.precision, device)
     since, tokens_since = time.perf_counter(), 0
     model.train()
     while state.step < cfg.max_steps and not stop():
@@ -123,14 +124,16 @@ def train(
         n_terms = sum(objective.n_terms(batch) for batch in micro_batches)
         total = torch.zeros((), device=device)
         for batch in micro_batches:
-            with autocast(cfg.precision, device):
+            with autocast(precision, device):
                 # Over the terms of the whole step: how it was split into micro-batches leaves no trace.
                 part = objective(model, batch) / max(n_terms, 1)
             part.backward()  # type: ignore[no-untyped-call]
             total += part.detach()
-        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip or math.inf)
+        grad_norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         loss, norm = float(total), float(grad_norm)
         if math.isfinite(loss) and math.isfinite(norm):
+            if cfg.grad_clip:  # only now: scaling by a norm that is not finite would hide where it came from
+                nn.utils.clip_grads_with_norm_(model.parameters(), cfg.grad_clip, grad_norm)
             optimizer.step()
             state.n_skips = 0
         else:
@@ -173,11 +176,16 @@ def diverged(model: nn.Module, step: int, loss: float, norm: float, lr: float) -
     """What is known at the moment of divergence: a line for the user, and each gradient's norm for the file."""
     norms = {name: float(p.grad.norm()) for name, p in model.named_parameters() if p.grad is not None}
     bad = [name for name, value in norms.items() if not math.isfinite(value)]
-    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-    where = f"; gradients not finite in {', '.join(bad[:3])}{more}" if bad else ""
+    spoiled = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+    where = f"; gradients not finite in {first_three(bad)}" if bad else ""
+    weights = (
+        f"weights not finite in {first_three(spoiled)}: the last checkpoint is before that"
+        if spoiled
+        else "the weights are those of the last good step"
+    )
     return DivergedError(
         f"step {step + 1}: loss {loss}, gradient norm {norm} at lr {lr:.2e}, {MAX_SKIPS} steps in a row{where}; "
-        "the weights are those of the last good step; lower optim.lr or raise optim.warmup_steps",
+        f"{weights}; lower optim.lr or raise optim.warmup_steps",
         {
             "step": step + 1,
             "loss": str(loss),
@@ -185,3 +193,8 @@ def diverged(model: nn.Module, step: int, loss: float, norm: float, lr: float) -
             "grad_norms": {name: str(value) for name, value in norms.items()},
         },
     )
+
+
+def first_three(names: Sequence[str]) -> str:
+    """A list that fits a line."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

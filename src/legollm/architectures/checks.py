@@ -1,0 +1,49 @@
+"""What every configuration is checked for; each message starts with the name of the field to change."""
+
+from typing import Any
+
+from legollm.errors import ConfigError
+
+
+def check_positive(cfg: Any, *names: str) -> None:
+    """Counts, widths and bounds: whole numbers from 1.
+
+    Raises:
+        ConfigError: one of them is not.
+    """
+    for name in names:
+        value = getattr(cfg, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{name}: expected a whole number from 1, found {value!r}")
+
+
+def check_divides(cfg: Any, part: str, whole: str) -> None:
+    """`cfg.part` divides `cfg.whole`.
+
+    Raises:
+        ConfigError: it does not; lists what would.
+    """
+    n, total = getattr(cfg, part), getattr(cfg, whole)
+    if total % n:
+        *others, last = [str(d) for d in range(1, total + 1) if total % d == 0]
+        raise ConfigError(f"{part}: {n} does not divide {whole} = {total}; use {', '.join(others)} or {last}")
+
+
+def check_dropout(cfg: Any) -> None:
+    """A share of numbers set to zero.
+
+    Raises:
+        ConfigError: it is not from 0 to below 1.
+    """
+    if not 0 <= cfg.dropout < 1:
+        raise ConfigError(f"dropout: expected a share from 0 to below 1, found {cfg.dropout!r}")
+
+
+def check_rotary(name: str, d_head: int) -> None:
+    """Rotary positions turn pairs of channels.
+
+    Raises:
+        ConfigError: a head has an odd number of them; `name` is the field that decides it.
+    """
+    if d_head % 2:
+        raise ConfigError(f"{name}: makes heads of {d_head} channels; rotary positions need an even number")

@@ -1,0 +1,62 @@
+# mypy: disable-error-code="no-any-return"
+"""The decoder-only transformer: embedding, a stack of blocks, a final norm and a head."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from legollm.components.masks import Causal, Ragged
+from legollm.interfaces import Cache, LayerCache, Mask
+
+
+class Decoder(nn.Module):
+    """A causal language model out of any bricks that fit.
+
+    max_seq_len: positions the embedding has; None where any number works.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed: nn.Module,
+        blocks: Sequence[nn.Module],
+        norm: nn.Module,
+        lm_head: nn.Module,
+        max_seq_len: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.embed, self.blocks, self.norm, self.lm_head = embed, nn.ModuleList(blocks), norm, lm_head
+        self.max_seq_len = max_seq_len
+
+    @property
+    def kv_shapes(self) -> list[tuple[int, int]]:
+        """(K, Dh) of every block, in order: what a cache for this model holds per token."""
+        blocks: Iterable[Any] = self.blocks
+        return [block.attn.kv_shape for block in blocks]
+
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """tokens: (B, T) int64 -> logits (B, T, V). With a cache, `tokens` continue what it holds.
+
+        positions: None, or (B, T) for rows of unequal length, -1 at padding.
+        """
+        return self.lm_head(self.hidden(tokens, positions, cache))
+
+    def hidden(self, tokens: Tensor, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """The states before `lm_head`, (B, T, D), for those who do not want all logits at once."""
+        mask: Mask
+        layers: Sequence[LayerCache | None] = [None] * len(self.blocks)
+        if cache is not None:
+            layers = cache.layers
+            positions, mask = cache.place(tokens.size(1), positions)
+        elif positions is not None:
+            mask = Ragged(positions, positions)
+        else:
+            positions, mask = torch.arange(tokens.size(1), device=tokens.device), Causal()
+        x = self.embed(tokens, positions)  # (B, T, D)
+        for block, layer in zip(self.blocks, layers, strict=True):
+            x = block(x, positions, mask, layer)
+        if cache is not None:
+            cache.advance(tokens.size(1))
+        return self.norm(x)

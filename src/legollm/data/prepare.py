@@ -1,0 +1,295 @@
+"""Corpus + tokenizer -> a folder of token files that training maps into memory.
+
+    data/NAME/train.bin, val.bin   the ids, one after the other: uint16, or uint32 above 65,536 of them; little endian
+              train.idx, val.idx   where each document begins, in tokens: uint64, little endian
+              tokenizer.json       what wrote them
+              meta.json            counts, hashes and the rules by which it was done
+
+The text flows in pieces of bounded size, so that memory does not grow with the corpus; the bytes are the same however
+many processes work on them; a folder without meta.json is unfinished.
+"""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from legollm.data.cutting import MAX_CHARS, cut_pieces, cut_rule
+from legollm.data.documents import BadRows, Piece
+from legollm.data.loader import FORMAT, FORMAT_VERSION, Ids
+from legollm.data.sources import Source, Split
+from legollm.data.split import SplitPlan, SplitRule, plan_split, split_pieces
+from legollm.errors import DataError, TokenizerError
+from legollm.interfaces import Tokenizer
+
+SPLITS: tuple[Split, ...] = ("train", "val")
+END_OF_TEXT = "<|endoftext|>"
+TASKS_AHEAD = 2
+"""Tasks in flight for each worker: one it works on, one that waits."""
+
+
+class FingerprintedTokenizer(Tokenizer, Protocol):
+    """A tokenizer that can say whether it is the one that wrote a file."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """How a corpus is divided and turned into tokens."""
+
+    split: SplitRule = "auto"
+    """hash: documents by content; tail: the last characters; auto: hash where there are enough documents."""
+    val_fraction: float = 0.1
+    """Share of the corpus that is kept for validation; a corpus that comes divided stays as it is."""
+    seed: int = 0
+    """Another seed puts other documents into validation (hash only)."""
+    n_workers: int = 1
+    """Processes that tokenise; 1 works in this one."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A folder of token files, and whether this call wrote it."""
+
+    folder: Path
+    meta: dict[str, Any]
+    written: bool
+
+
+Progress = Callable[[int], None]
+"""Called with the bytes of text tokenised so far."""
+
+
+def prepare(
+    source: Source,
+    tokenizer: FingerprintedTokenizer,
+    folder: Path,
+    *,
+    options: PrepareOptions,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Write the token files of `source`, unless the same inputs already did.
+
+    Where the tokenizer has `<|endoftext|>`, it ends every document. Only one call at a time may write a folder.
+
+    Raises:
+        DataError: text that cannot be read, divided or tokenised; names file and line.
+    """
+    inputs = _inputs(source, tokenizer, options)
+    stamp = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    done = _finished(folder, stamp)
+    if done is not None:
+        return Prepared(folder, done, written=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "meta.json").unlink(missing_ok=True)
+    tokenizer.save(folder / "tokenizer.json")
+    bad_rows = BadRows(source.on_bad_row)
+    plan = plan_split(source, options.split, val_fraction=options.val_fraction, seed=options.seed)
+    counts = _write_splits(source, tokenizer, folder, plan, bad_rows, options.n_workers, progress)
+    meta = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        **inputs,
+        "rule": plan.rule,
+        "dtype": _dtype(tokenizer).name,
+        "splits": counts,
+        "bad_rows": asdict(bad_rows),
+        "stamp": stamp,
+    }
+    _put(folder / "meta.json", (json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode())
+    return Prepared(folder, meta, written=True)
+
+
+def _inputs(source: Source, tokenizer: FingerprintedTokenizer, options: PrepareOptions) -> dict[str, Any]:
+    """All that decides the bytes; the number of workers does not."""
+    choices = asdict(options)
+    del choices["n_workers"]
+    return {
+        "tokenizer": {
+            "kind": tokenizer.kind,
+            "fingerprint": tokenizer.fingerprint,
+            "vocab_size": tokenizer.vocab_size,
+        },
+        "source": {"name": source.name, **source.fingerprint()},
+        "options": choices,
+        "end_of_document": END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else None,
+    }
+
+
+def _finished(folder: Path, stamp: str) -> dict[str, Any] | None:
+    """The meta of a folder that holds exactly these inputs, with files of the size it promises."""
+    try:
+        meta: dict[str, Any] = json.loads((folder / "meta.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    if not isinstance(meta, dict) or meta.get("stamp") != stamp:
+        return None
+    width = np.dtype(meta["dtype"]).itemsize
+    for split, counts in meta["splits"].items():
+        for path, size in ((f"{split}.bin", counts["n_tokens"] * width), (f"{split}.idx", counts["n_documents"] * 8)):
+            if not (folder / path).is_file() or (folder / path).stat().st_size != size:
+                return None
+    return meta
+
+
+def _dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
+    return np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+
+
+class _SplitWriter:
+    """One split on its way to disk: ids, document starts and counts."""
+
+    def __init__(self, folder: Path, split: Split, separator: Sequence[int], files: ExitStack) -> None:
+        self.paths = {folder / f".tmp-{split}.{kind}": folder / f"{split}.{kind}" for kind in ("bin", "idx")}
+        self.bin, self.idx = (files.enter_context(path.open("wb")) for path in self.paths)
+        self.separator = separator
+        self.hash = hashlib.sha256()
+        self.in_document = False
+        self.counts = {"n_tokens": 0, "n_bytes": 0, "n_chars": 0, "n_documents": 0}
+
+    def write(self, piece: Piece, ids: Ids) -> None:
+        if not self.in_document:
+            self.idx.write(np.array(self.counts["n_tokens"], "<u8").tobytes())
+            self.counts["n_documents"] += 1
+        if piece.ends:
+            ids = np.append(ids, np.array(self.separator, ids.dtype))
+        self.in_document = not piece.ends
+        data = ids.tobytes()
+        self.bin.write(data)
+        self.hash.update(data)
+        self.counts["n_tokens"] += len(ids)
+        self.counts["n_bytes"] += len(piece.text.encode("utf-8"))
+        self.counts["n_chars"] += len(piece.text)
+
+    def sync(self) -> None:
+        for file in (self.bin, self.idx):
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _write_splits(
+    source: Source,
+    tokenizer: FingerprintedTokenizer,
+    folder: Path,
+    plan: SplitPlan,
+    bad_rows: BadRows,
+    n_workers: int,
+    progress: Progress | None,
+) -> dict[str, dict[str, Any]]:
+    special = tokenizer.special_tokens.get(END_OF_TEXT)
+    separator = () if special is None else (special,)
+    parts = cut_pieces(split_pieces(source, plan, bad_rows), cut_rule(tokenizer, folder / "tokenizer.json"))
+    with ExitStack() as files:
+        writers = {split: _SplitWriter(folder, split, separator, files) for split in SPLITS}
+        for task, arrays in _tokenised(_tasks(parts), tokenizer, folder / "tokenizer.json", n_workers):
+            for (split, piece), ids in zip(task, arrays, strict=True):
+                writers[split].write(piece, ids)
+            if progress is not None:
+                progress(sum(writer.counts["n_bytes"] for writer in writers.values()))
+        for writer in writers.values():
+            writer.sync()
+    for writer in writers.values():
+        for temporary, final in writer.paths.items():
+            temporary.replace(final)
+    return {split: {**writer.counts, "sha256": writer.hash.hexdigest()} for split, writer in writers.items()}
+
+
+Task = list[tuple[Split, Piece]]
+
+
+def _tasks(parts: Iterator[tuple[Split, Piece]]) -> Iterator[Task]:
+    """Pieces put together until there is enough text for a trip to a worker."""
+    task: Task = []
+    n_chars = 0
+    for part in parts:
+        task.append(part)
+        n_chars += len(part[1].text)
+        if n_chars >= MAX_CHARS:
+            yield task
+            task, n_chars = [], 0
+    if task:
+        yield task
+
+
+def _tokenised(
+    tasks: Iterator[Task], tokenizer: FingerprintedTokenizer, saved: Path, n_workers: int
+) -> Iterator[tuple[Task, list[Ids]]]:
+    """The ids of each piece, tasks in their order whoever did them.
+
+    saved: where the other processes find the tokenizer.
+    """
+    if n_workers == 1:
+        for task in tasks:
+            yield task, _result(task, tokenizer, partial(_encode, tokenizer, _texts(task)))
+        return
+    waiting: deque[tuple[Task, Future[list[Ids]]]] = deque()
+    # spawn on every system: a forked copy of a process in which torch has started threads may hang
+    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
+        for task in tasks:
+            waiting.append((task, pool.submit(_encode_in_worker, type(tokenizer), saved, _texts(task))))
+            if len(waiting) >= TASKS_AHEAD * n_workers:
+                done, future = waiting.popleft()
+                yield done, _result(done, tokenizer, future.result)
+        for done, future in waiting:
+            yield done, _result(done, tokenizer, future.result)
+
+
+def _texts(task: Task) -> list[str]:
+    return [piece.text for _, piece in task]
+
+
+def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[Ids]:
+    dtype = _dtype(tokenizer)
+    return [np.array(ids, dtype) for ids in tokenizer.encode_batch(texts)]
+
+
+def _encode_in_worker(kind: type[Tokenizer], saved: Path, texts: list[str]) -> list[Ids]:
+    return _encode(_loaded(kind, saved), texts)
+
+
+@cache
+def _loaded(kind: type[Tokenizer], saved: Path) -> Tokenizer:
+    return kind.load(saved)  # once per process
+
+
+def _result(task: Task, tokenizer: Tokenizer, compute: Callable[[], list[Ids]]) -> list[Ids]:
+    """The ids of a task, or an error that names the piece."""
+    try:
+        return compute()
+    except BrokenProcessPool as error:
+        hint = "probably for want of memory; use a smaller n_workers"
+        raise DataError(f"{task[0][1].where}: a process that tokenises was ended, {hint}") from error
+    except TokenizerError:
+        for _, piece in task:
+            try:
+                tokenizer.encode(piece.text)
+            except TokenizerError as error:
+                raise DataError(f"{piece.where}: {error}") from error
+        raise
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write a small file so that it is there whole or not at all, with its folder's entries safe on disk."""
+    temporary = path.with_name(f".tmp-{path.name}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)

@@ -1,0 +1,161 @@
+"""Questions about scenes: for fine-tuning, preferences, rewards and evaluation."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from legollm.data.world import puzzles, scenes
+from legollm.data.world.draw import Draw, Split, split_of
+from legollm.data.world.scenes import Ask, Scene
+from legollm.errors import ConfigError
+
+SCENES: tuple[tuple[Callable[[Draw], Scene], tuple[str, ...]], ...] = (
+    (scenes.whereabouts, ("where-person", "who-where", "yes-no")),
+    (scenes.holdings, ("who-has", "what-has", "which-colour")),
+    (scenes.hidden, ("where-object", "what-inside")),
+    (scenes.days, ("when", "who-when", "where-to", "first-last")),
+    (scenes.jobs, ("which-job", "who-is")),
+    (scenes.meals, ("what-eaten", "who-ate")),
+    (scenes.prices, ("how-much", "what-cost", "compare-prices")),
+    (puzzles.counts, ("how-many", "compare")),
+    (puzzles.carried, ("where-carried", "who-has", "where-person", "yes-no")),
+    (puzzles.nested, ("nested", "where-object")),
+    (puzzles.moves, ("moved",)),
+    (puzzles.belief, ("belief",)),
+    (puzzles.passed, ("passed",)),
+    (puzzles.order, ("order",)),
+    (puzzles.change, ("count",)),
+    (puzzles.excluded, ("excluded",)),
+    (puzzles.rules, ("rule", "who-is")),
+)
+"""What can be staged, and the kinds of question each scene answers."""
+
+STEPS = {kind: 1 for _, kinds in SCENES for kind in kinds} | {
+    "yes-no": 2,
+    "where-carried": 2,
+    "nested": 2,
+    "moved": 2,
+    "passed": 2,
+    "order": 2,
+    "count": 2,
+    "rule": 2,
+    "belief": 3,
+    "excluded": 3,
+    "compare": 3,
+    "compare-prices": 3,
+    "first-last": 3,
+}
+"""Sentences that have to be put together for each kind, the question's own claim in "yes-no" included."""
+
+KINDS = tuple(sorted(STEPS))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A short story and a question whose answer is known.
+
+    `candidates`: the answers the story makes plausible, in no order that tells; chance is one in their number.
+    `steps`: sentences it takes; 1 where a single one says it, and then there are three candidates, all in the story.
+    `key`: the facts of the story in a canonical form, the same for all its questions; it decides the split.
+    """
+
+    context: str
+    question: str
+    answer: str
+    candidates: tuple[str, ...]
+    kind: str
+    steps: int
+    difficulty: int
+    key: str
+
+    @property
+    def prompt(self) -> str:
+        """All up to the answer, which follows after a space."""
+        return f"{self.context}\nQ: {self.question}\nA:"
+
+    @property
+    def text(self) -> str:
+        return f"{self.prompt} {self.answer}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A prompt, its right answer and a plausible wrong one, both to follow after a space."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    key: str
+
+
+def questions(
+    seed: int,
+    start: int,
+    stop: int,
+    *,
+    kinds: Collection[str] | None = None,
+    max_steps: int | None = None,
+    split: Split | None = None,
+) -> Iterator[Question]:
+    """Questions number start .. stop - 1 of `seed`, only those of one split if it is named (5 % are val).
+
+    kinds: some of KINDS, all if None. max_steps: 1 for those that a single sentence answers.
+
+    Raises:
+        ConfigError: a kind that does not exist, or none that is left.
+    """
+    wanted = _wanted(kinds, max_steps)
+    for i in range(start, stop):
+        question = draw_question(Draw(seed, "question", i), wanted)
+        if split is None or split_of(question.key) == split:
+            yield question
+
+
+def preferences(
+    seed: int,
+    start: int,
+    stop: int,
+    *,
+    kinds: Collection[str] | None = None,
+    max_steps: int | None = None,
+    split: Split | None = None,
+) -> Iterator[Preference]:
+    """Pairs number start .. stop - 1 of `seed`: the wrong answer is one of the other candidates.
+
+    Raises:
+        ConfigError: as for `questions`.
+    """
+    wanted = _wanted(kinds, max_steps)
+    for i in range(start, stop):
+        draw = Draw(seed, "preference", i)
+        question = draw_question(draw, wanted)
+        rejected = draw.pick([answer for answer in question.candidates if answer != question.answer])
+        if split is None or split_of(question.key) == split:
+            yield Preference(question.prompt, question.answer, rejected, question.key)
+
+
+def question_text(draw: Draw) -> tuple[str, str]:
+    """A scene with one to six of its questions, for pre-training, and its key."""
+    scene = draw.pick(SCENES)[0](draw)
+    asks = draw.sample(scene.asks, min(len(scene.asks), 1 + draw.below(6)))
+    return scene.text + "\n" + "".join(f"Q: {ask.question}\nA: {ask.answer}\n" for ask in asks), scene.key
+
+
+def _wanted(kinds: Collection[str] | None, max_steps: int | None) -> tuple[str, ...]:
+    unknown = sorted(set(kinds or ()) - set(KINDS))
+    if unknown:
+        raise ConfigError(f"kinds: there is no {unknown[0]!r}; use some of {', '.join(KINDS)}")
+    wanted = tuple(
+        kind for kind in KINDS if (kinds is None or kind in kinds) and (max_steps is None or STEPS[kind] <= max_steps)
+    )
+    if not wanted:
+        raise ConfigError(f"kinds: none is left that takes at most max_steps = {max_steps}; allow more steps or kinds")
+    return wanted
+
+
+def draw_question(draw: Draw, wanted: tuple[str, ...] = KINDS) -> Question:
+    """Any question of the kinds `wanted`."""
+    kind = draw.pick(wanted)
+    scene = draw.pick([stage for stage, offered in SCENES if kind in offered])(draw)
+    ask: Ask = draw.pick([ask for ask in scene.asks if ask.kind == kind])
+    steps = STEPS[kind]
+    return Question(scene.text, ask.question, ask.answer, ask.candidates, kind, steps, min(steps, 3), scene.key)

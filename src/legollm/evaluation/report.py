@@ -1,0 +1,161 @@
+"""One page that shows a run: curves, samples, tables. A single file of HTML and SVG; no network, no scripts."""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+COLOURS = ("#1f6feb", "#d1552b", "#2da44e", "#8250df", "#9a6700")
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1f2328; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+tr + tr td { border-top: 1px solid #d0d7de; } .step { color: #656d76; white-space: nowrap; }
+svg { width: 100%; height: auto; } code, pre { font: 14px/1.5 ui-monospace, monospace; background: #f6f8fa; }
+pre { padding: .8rem; overflow-x: auto; } .note { color: #656d76; }
+"""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line through points."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves over a common axis, and levels to compare them with."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: Sequence[Curve]
+    levels: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it; what is empty is left out."""
+
+    title: str
+    text: str = ""
+    chart: Chart | None = None
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str | int | float]] = ()
+    code: str = ""
+
+
+def write_report(path: Path, title: str, sections: Sequence[Section]) -> None:
+    """Write the page, replacing an earlier one in one step."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(page(title, sections), encoding="utf-8")
+    temporary.replace(path)
+
+
+def page(title: str, sections: Sequence[Section]) -> str:
+    """The page as text. Everything that comes from a model or a user is escaped."""
+    body = "\n".join(section_html(section) for section in sections)
+    name = html.escape(title)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}</title>\n'
+        f'<meta name="viewport" content="width=device-width">\n<style>{STYLE}</style>\n</head>\n'
+        f"<body>\n<h1>{name}</h1>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def section_html(section: Section) -> str:
+    parts = [f"<h2>{html.escape(section.title)}</h2>"]
+    if section.text:
+        parts.append(f'<p class="note">{html.escape(section.text)}</p>')
+    if section.chart:
+        parts.append(svg(section.chart))
+    if section.rows:
+        parts.append(table_html(section.header, section.rows))
+    if section.code:
+        parts.append(f"<pre>{html.escape(section.code)}</pre>")
+    return "\n".join(parts)
+
+
+def table_html(header: Sequence[str], rows: Sequence[Sequence[str | int | float]]) -> str:
+    numeric = [all(not isinstance(row[i], str) for row in rows) for i in range(len(rows[0]))]
+    classes = [' class="n"' if is_number else "" for is_number in numeric]
+    head = "".join(f"<th{kind}>{html.escape(name)}</th>" for kind, name in zip(classes, header, strict=False))
+    lines = [f"<tr>{head}</tr>"] if header else []
+    for row in rows:
+        cells = "".join(f"<td{kind}>{html.escape(shown(cell))}</td>" for kind, cell in zip(classes, row, strict=True))
+        lines.append(f"<tr>{cells}</tr>")
+    return "<table>\n" + "\n".join(lines) + "\n</table>"
+
+
+def shown(value: str | int | float) -> str:
+    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+
+
+def svg(chart: Chart, width: int = 860, height: int = 340) -> str:
+    """A line chart; levels are dashed, each named at its right end."""
+    left, right, top, bottom = 62, 150, 34, 46
+    points = [p for curve in chart.curves for p in curve.points if all(map(math.isfinite, p))]
+    if not points:
+        return ""
+    x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
+    levels = {name: level for name, level in chart.levels.items() if math.isfinite(level)}
+    y_values = [y for _, y in points] + list(levels.values())
+    y_ticks = ticks(min(y_values), max(y_values))
+    x_ticks = ticks(x_low, x_high)
+    y_low, y_high = y_ticks[0], y_ticks[-1]
+
+    def x_at(x: float) -> float:
+        return left + (x - x_low) / max(x_high - x_low, 1e-12) * (width - left - right)
+
+    def y_at(y: float) -> float:
+        return top + (y_high - y) / max(y_high - y_low, 1e-12) * (height - top - bottom)
+
+    out = [f'<svg viewBox="0 0 {width} {height}" role="img" font-size="13" font-family="system-ui, sans-serif">']
+    out.append(f'<text x="{left}" y="18" font-weight="600">{html.escape(chart.title)}</text>')
+    for y in y_ticks:
+        out.append(f'<line x1="{left}" x2="{width - right}" y1="{y_at(y):.1f}" y2="{y_at(y):.1f}" stroke="#eaeef2"/>')
+        out.append(f'<text x="{left - 8}" y="{y_at(y) + 4:.1f}" text-anchor="end" fill="#656d76">{y:g}</text>')
+    for x in x_ticks:
+        if x_low <= x <= x_high:
+            place = f'x="{x_at(x):.1f}" y="{height - bottom + 18}"'
+            out.append(f'<text {place} text-anchor="middle" fill="#656d76">{x:g}</text>')
+    middle = left + (width - left - right) / 2
+    label = f'<text x="{middle:.0f}" y="{height - 8}" text-anchor="middle" fill="#656d76">'
+    out.append(f"{label}{html.escape(chart.x_label)}</text>")
+    out.append(
+        f'<text transform="translate(14 {top + (height - top - bottom) / 2:.0f}) rotate(-90)" text-anchor="middle" '
+        f'fill="#656d76">{html.escape(chart.y_label)}</text>'
+    )
+    named = [(y_at(level), f"{name} {level:.2f}", "#656d76") for name, level in levels.items()]
+    for level in levels.values():
+        place = f'x1="{left}" x2="{width - right}" y1="{y_at(level):.1f}" y2="{y_at(level):.1f}"'
+        out.append(f'<line {place} stroke="#656d76" stroke-dasharray="5 4"/>')
+    for curve, colour in zip(chart.curves, COLOURS * len(chart.curves), strict=False):
+        line = [(x_at(x), y_at(y)) for x, y in curve.points if math.isfinite(y)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
+        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        named.append((line[-1][1], f"{curve.name} {curve.points[-1][1]:.2f}", colour))
+    for y, name, colour in spread(named, 15):
+        out.append(f'<text x="{width - right + 8}" y="{y + 4:.1f}" fill="{colour}">{html.escape(name)}</text>')
+    return "\n".join([*out, "</svg>"])
+
+
+def spread(labels: list[tuple[float, str, str]], gap: float) -> list[tuple[float, str, str]]:
+    """Labels moved down just so far that none covers another."""
+    placed: list[tuple[float, str, str]] = []
+    for y, name, colour in sorted(labels):
+        placed.append((max(y, placed[-1][0] + gap) if placed else y, name, colour))
+    return placed
+
+
+def ticks(low: float, high: float, n: int = 5) -> list[float]:
+    """About n round numbers that enclose low and high."""
+    span = max(high - low, abs(high) * 1e-3, 1e-9)
+    step = 10 ** math.floor(math.log10(span / n))
+    step *= next(factor for factor in (1, 2, 2.5, 5, 10) if span / (step * factor) <= n)
+    first = math.floor(low / step + 1e-9)
+    return [round(i * step, 10) for i in range(first, math.ceil(high / step - 1e-9) + 1)]

@@ -1,0 +1,8 @@
+"""Generation: a model and a prompt come in, tokens or text go out, to the terminal, an evaluation or a rollout.
+
+cache       what the model remembers of the tokens it has read: FullCache
+sampling    from logits to the next token: Sampling holds the settings, next_token_probs is the distribution
+generate    the one decode step, for rows that advance together
+complete    many prompts of any length: batches, windows, and why each one ended
+text        text in, text out: whole characters, stop strings, streaming
+"""

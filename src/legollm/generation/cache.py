@@ -1,0 +1,159 @@
+"""What the model remembers of the tokens it has read, so that each new one costs one pass over one token."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from legollm.components.masks import Causal, Ragged
+from legollm.errors import ContextError
+from legollm.interfaces import Cache, LanguageModel, Mask
+
+
+class GenerativeModel(LanguageModel, Protocol):
+    """A language model as generation uses it: it says what its cache has to hold, and has states before its head."""
+
+    @property
+    def kv_shapes(self) -> Sequence[tuple[int, int]]:
+        """(K, Dh) of every layer that keeps keys and values."""
+        ...
+
+    @property
+    def max_seq_len(self) -> int | None:
+        """The most positions it knows; None if there is no such limit."""
+        ...
+
+    @property
+    def lm_head(self) -> Callable[[Tensor], Tensor]:
+        """(..., D) -> logits (..., V)."""
+        ...
+
+    def hidden(self, tokens: Tensor, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """What `lm_head` turns into logits: (B, T) -> (B, T, D). Of a prompt only the last state is needed."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+def kv_bytes_per_token(kv_shapes: Sequence[tuple[int, int]], dtype: torch.dtype) -> int:
+    """Bytes of keys and values that one token of one row occupies: the sum of 2 K Dh over the layers."""
+    return sum(2 * n_kv_heads * d_head for n_kv_heads, d_head in kv_shapes) * dtype.itemsize
+
+
+class FullLayerCache:
+    """Keys and values of every token so far, in memory allocated once."""
+
+    def __init__(self, k: Tensor, v: Tensor) -> None:
+        self.k, self.v = k, v  # (B, K, max_len, Dh)
+        self.n_rows, self.start = k.size(0), 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """k and v: (B, K, T, Dh) of the new tokens -> views (B, K, S, Dh) of all so far."""
+        if k.size(0) != self.n_rows:  # writing would broadcast one row over all of them
+            raise ContextError(f"the cache holds {self.n_rows} rows, found a batch of {k.size(0)}; make them equal")
+        stop = self.start + k.size(2)
+        all_k, all_v = self.k[: self.n_rows], self.v[: self.n_rows]
+        all_k[:, :, self.start : stop], all_v[:, :, self.start : stop] = k, v
+        return all_k[:, :, :stop], all_v[:, :, :stop]
+
+
+class FullCache:
+    """Remembers every token. A cache costs memory and saves arithmetic: `kv_bytes_per_token` says how much.
+
+    Rows of unequal length are padded on the left: they come with positions, -1 at padding, which no later token
+    sees. A row therefore continues at its own position, whatever the rows beside it hold.
+    """
+
+    def __init__(
+        self,
+        kv_shapes: Sequence[tuple[int, int]],
+        batch_size: int,
+        max_len: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """kv_shapes: (K, Dh) of every layer; max_len: columns of each row, padding included."""
+
+        def memory(n_kv_heads: int, d_head: int) -> Tensor:
+            return torch.empty(batch_size, n_kv_heads, max_len, d_head, dtype=dtype, device=device)
+
+        self.layers: Sequence[FullLayerCache] = [FullLayerCache(memory(*s), memory(*s)) for s in kv_shapes]
+        self.batch_size, self.n_rows, self.max_len = batch_size, batch_size, max_len
+        self._length = 0
+        self._columns = torch.arange(max_len, device=device)
+        self._positions = self._columns.expand(
+            batch_size, -1
+        ).clone()  # of each key, -1 at padding; in use once rows differ
+        self._ragged = False
+
+    @classmethod
+    def for_model(cls, model: GenerativeModel, batch_size: int, max_len: int) -> Self:
+        """A cache of the model's own shapes, in the dtype and on the device of its weights."""
+        weight = next(model.parameters())
+        return cls(model.kv_shapes, batch_size, max_len, dtype=weight.dtype, device=weight.device)
+
+    @property
+    def length(self) -> int:
+        return self._length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values, filled or not."""
+        return sum(layer.k.nbytes + layer.v.nbytes for layer in self.layers)
+
+    def place(self, n_tokens: int, positions: Tensor | None) -> tuple[Tensor, Mask]:
+        """Positions and mask of the next n_tokens columns. Rows once ragged continue each at its own position.
+
+        positions: None, or (B, T) with -1 at padding -> (T,) or (B, T).
+
+        Raises:
+            ContextError: fewer than n_tokens columns are left.
+        """
+        start, stop = self._length, self._length + n_tokens
+        if stop > self.max_len:
+            raise ContextError(
+                f"the cache holds {self.max_len} tokens per row and has {start}; {n_tokens} more do not fit, "
+                f"make it {stop} long or the text shorter"
+            )
+        for layer in self.layers:
+            layer.n_rows, layer.start = self.n_rows, start
+        if positions is None and not self._ragged:
+            return self._columns[start:stop], Causal()
+        held = self._positions[: self.n_rows]
+        if positions is None:
+            last = held[:, :start].amax(1, keepdim=True) if start else held.new_full((self.n_rows, 1), -1)
+            positions = last + 1 + self._columns[:n_tokens]
+        self._ragged = True
+        held[:, start:stop] = positions
+        return positions, Ragged(positions, held[:, :stop])
+
+    def advance(self, n_tokens: int) -> None:
+        self._length += n_tokens
+
+    def truncate(self, length: int) -> None:
+        self._length = min(self._length, length)
+
+    def reset(self) -> None:
+        self._length, self._ragged, self.n_rows = 0, False, self.batch_size
+        self._positions.copy_(self._columns)
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order; only those that change place are copied.
+
+        A row may be named more than once: samples that share a prompt share its prefill.
+
+        Raises:
+            ContextError: more rows than the cache was made for.
+        """
+        if len(rows) > self.batch_size:
+            raise ContextError(f"{len(rows)} rows do not fit a cache made for {self.batch_size}; make it larger")
+        moves = [(to, row) for to, row in enumerate(rows) if to != row]
+        if moves:
+            to, row = (torch.tensor(places, device=self._columns.device) for places in zip(*moves, strict=True))
+            for layer in self.layers:
+                for memory in (layer.k, layer.v):
+                    memory[to, :, : self._length] = memory[row, :, : self._length]
+            self._positions[to] = self._positions[row]
+        self.n_rows = len(rows)

@@ -1,0 +1,247 @@
+"""Many prompts of any length: in batches, within a window, each with the reason why it ended."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+
+from legollm.errors import ConfigError, ContextError
+from legollm.generation.cache import FullCache, GenerativeModel
+from legollm.generation.generate import generate, left_padded
+from legollm.generation.sampling import Sampling, row_generators
+
+FinishReason: TypeAlias = Literal["stop", "length", "context"]
+"""A stop id or stop text was met, max_new_tokens are out, or the window is full."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How generation is carried out. Only `window` and `on_overflow` can change what comes out."""
+
+    batch_size: int = 32
+    """Prompts that are decoded together."""
+    prefill_chunk: int | None = 512
+    """Tokens of a prompt that are read at once, which bounds the memory for logits; null is all."""
+    use_cache: bool = True
+    """Remember keys and values; without, everything is read again for each token."""
+    window: int | None = None
+    """Tokens the model sees at most; null is the model's own limit."""
+    on_overflow: Literal["error", "crop", "re-prefill"] = "error"
+    """What happens where tokens do not fit the window. error: a prompt that is too long is refused, and a full window
+    ends the answer. crop: the prompt loses its oldest tokens, until max_new_tokens or half a window fit after it.
+    re-prefill: the oldest half of a full window is forgotten and the other half read again, as often as needed."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "prefill_chunk", "window"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: must be at least 1, found {value}")
+        policies = ("error", "crop", "re-prefill")
+        if self.on_overflow not in policies:
+            raise ConfigError(f"on_overflow: {self.on_overflow!r} is none of {', '.join(policies)}")
+
+    def window_of(self, model: GenerativeModel) -> int | None:
+        """How many tokens `model` may see; None if there is no limit.
+
+        Raises:
+            ConfigError: a window longer than the model's own limit.
+        """
+        if self.window is None or model.max_seq_len is None or self.window <= model.max_seq_len:
+            return model.max_seq_len if self.window is None else self.window
+        raise ConfigError(
+            f"window: found {self.window}, but the model knows {model.max_seq_len} positions; use at most that many"
+        )
+
+
+DEFAULT_DECODING = Decoding()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What was generated after one prompt, and why it ended."""
+
+    ids: list[int]
+    """The new tokens, without the stop id."""
+    finish_reason: FinishReason
+    stop_id: int | None = None
+    """The id that ended it, if one did."""
+
+
+@dataclass(eq=False)
+class Row:
+    """One prompt on its way to a completion."""
+
+    ids: list[int]
+    """The prompt, then what was generated."""
+    n_prompt: int
+    rng: torch.Generator
+    first: int = 0
+    """The oldest token in sight; the window has left those before it behind."""
+    finish_reason: FinishReason | None = None
+    stop_id: int | None = None
+
+    @property
+    def new_ids(self) -> list[int]:
+        """What was generated, without the stop id."""
+        return self.ids[self.n_prompt : None if self.stop_id is None else -1]
+
+    @property
+    def n_seen(self) -> int:
+        return len(self.ids) - self.first
+
+    def n_left(self, max_new_tokens: int, window: int | None) -> int:
+        """Tokens this row may still generate before its window is full; the last one need not be read again."""
+        n_left = max_new_tokens - (len(self.ids) - self.n_prompt)
+        return n_left if window is None else min(n_left, window - self.n_seen + 1)
+
+    def completion(self) -> Completion:
+        assert self.finish_reason is not None
+        return Completion(ids=self.new_ids, finish_reason=self.finish_reason, stop_id=self.stop_id)
+
+
+def complete(
+    model: GenerativeModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    stop_ids: Collection[int] = (),
+    decoding: Decoding = DEFAULT_DECODING,
+) -> list[Completion]:
+    """The completion of each prompt, in their order; prompt i draws with seed + i, whatever it is batched with.
+
+    Raises:
+        ConfigError: stop texts, which need a tokenizer (see text.py), or a window the model does not have.
+        ContextError: an empty prompt, or one longer than the window where `on_overflow` is error.
+    """
+    if sampling.stop:
+        raise ConfigError(f"stop: found {sampling.stop!r}, but ids hold no text; use stop_ids or generate_texts")
+    rows = open_rows(model, prompts, sampling, decoding)
+    for _ in decode(model, rows, sampling, stop_ids=stop_ids, decoding=decoding):
+        pass
+    return [row.completion() for row in rows]
+
+
+def open_rows(
+    model: GenerativeModel, prompts: Sequence[Sequence[int]], sampling: Sampling, decoding: Decoding
+) -> list[Row]:
+    """A row per prompt, each cut to the window before any work is done.
+
+    Raises:
+        ConfigError, ContextError: see `complete`.
+    """
+    window = decoding.window_of(model)
+    rows = []
+    for i, (prompt, rng) in enumerate(zip(prompts, row_generators(sampling.seed, len(prompts)), strict=True)):
+        if not prompt:
+            raise ContextError(f"prompt {i} is empty; a model needs at least one token to go on from")
+        row = Row(list(prompt), len(prompt), rng)
+        if window is not None and decoding.on_overflow == "crop":
+            forget(row, max(window - sampling.max_new_tokens, half(window)))
+        elif window is not None and row.n_seen > window:
+            if decoding.on_overflow == "error":
+                raise ContextError(
+                    f"prompt {i} has {len(prompt)} tokens, the window holds {window}; shorten it, or set on_overflow "
+                    "to crop or re-prefill"
+                )
+            forget(row, half(window))
+        rows.append(row)
+    return rows
+
+
+def decode(
+    model: GenerativeModel, rows: Sequence[Row], sampling: Sampling, *, stop_ids: Collection[int], decoding: Decoding
+) -> Iterator[tuple[Row, int]]:
+    """Generate until every row is finished; yields each new token with its row, stop ids included.
+
+    Whoever consumes this may end a row by setting its `finish_reason`.
+    """
+    window = decoding.window_of(model)
+    waiting = sorted(rows, key=lambda row: row.n_seen, reverse=True)  # like lengths together: little padding
+    while waiting:
+        batch, waiting = waiting[: decoding.batch_size], waiting[decoding.batch_size :]
+        yield from decode_batch(model, batch, sampling, {*stop_ids, *sampling.stop_ids}, window, decoding)
+        for row in batch:
+            if row.finish_reason is None and window is not None:
+                forget(row, half(window))
+                waiting.append(row)
+
+
+@torch.inference_mode()
+def decode_batch(
+    model: GenerativeModel, rows: list[Row], sampling: Sampling, stops: set[int], window: int | None, decoding: Decoding
+) -> Iterator[tuple[Row, int]]:
+    """Generate until every row is finished or, with re-prefill, its window is full. Such rows leave at once."""
+    device = next(model.parameters()).device
+    longest = max(row.n_seen for row in rows)
+    n_new = max(row.n_left(sampling.max_new_tokens, window) for row in rows)
+    one_pass = n_new == 1 and longest <= (decoding.prefill_chunk or longest)  # then there is nothing to remember
+    cache = None
+    if decoding.use_cache and not one_pass:
+        cache = FullCache.for_model(model, len(rows), longest + n_new - 1)
+    while rows:
+        if cache is None or cache.length == 0:
+            tokens, positions = left_padded([row.ids[row.first :] for row in rows], device)
+        else:
+            tokens, positions = torch.tensor([row.ids[-1:] for row in rows], device=device), None
+        steps = generate(
+            model,
+            tokens,
+            sampling,
+            cache=cache,
+            positions=positions,
+            prefill_chunk=decoding.prefill_chunk,
+            rngs=[row.rng for row in rows],
+            history=history_of(rows, sampling, device) if sampling.penalises else None,
+        )
+        for chosen in steps:
+            for row, token in zip(rows, chosen.tolist(), strict=True):
+                take(row, token, sampling.max_new_tokens, stops, window, decoding)
+                yield row, token
+            staying = [i for i, row in enumerate(rows) if row.finish_reason is None and has_room(row, window)]
+            if len(staying) < len(rows):
+                break
+        order = closed_up(staying)
+        if cache is not None:
+            cache.select(order)
+        rows = [rows[i] for i in order]
+
+
+def take(row: Row, token: int, max_new_tokens: int, stops: set[int], window: int | None, decoding: Decoding) -> None:
+    """Append a token to its row, and see whether that ends it."""
+    row.ids.append(token)
+    if token in stops:
+        row.finish_reason, row.stop_id = "stop", token
+    elif len(row.ids) - row.n_prompt == max_new_tokens:
+        row.finish_reason = "length"
+    elif not has_room(row, window) and decoding.on_overflow != "re-prefill":
+        row.finish_reason = "context"
+
+
+def has_room(row: Row, window: int | None) -> bool:
+    """Whether its newest token still fits the window."""
+    return window is None or row.n_seen <= window
+
+
+def forget(row: Row, n_kept: int) -> None:
+    """Lose sight of all but the newest n_kept tokens."""
+    row.first = max(row.first, len(row.ids) - n_kept)
+
+
+def half(window: int) -> int:
+    """What is kept of a full window; at least one token."""
+    return window - window // 2
+
+
+def closed_up(staying: Sequence[int]) -> list[int]:
+    """An order of the rows that stay in which the last ones fill the gaps, so that the fewest move."""
+    movers = [row for row in staying if row >= len(staying)]
+    stay = set(staying)
+    return [place if place in stay else movers.pop() for place in range(len(staying))]
+
+
+def history_of(rows: Sequence[Row], sampling: Sampling, device: torch.device) -> torch.Tensor:
+    """What penalties count, (B, L), the latest token last, -1 where a row is shorter."""
+    said = [row.ids[0 if sampling.penalty_includes_prompt else row.n_prompt :] for row in rows]
+    width = max(map(len, said))
+    return torch.tensor([[-1] * (width - len(ids)) + ids for ids in said], device=device, dtype=torch.int64)

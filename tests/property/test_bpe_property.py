@@ -1,0 +1,113 @@
+"""The fast BPE against the obvious one, on texts nobody chose."""
+
+from collections import Counter
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from legollm.tokenizers import ByteTokenizer, DecodeStream, NaiveBPETokenizer, RegexBPETokenizer
+from legollm.tokenizers.apply_merges import merge_by_heap, merge_by_search
+from legollm.tokenizers.learn_merges import learn_merges
+from legollm.tokenizers.patterns import PATTERNS, Splitter
+from text_samples import BAG
+
+any_text = st.text(st.characters())  # lone surrogates, too
+few_letters = st.text("aab \n'9é", max_size=80)  # many repeated pairs and ties
+pattern = st.sampled_from([*PATTERNS, r"a+|[\s\S]", r"[^b]+b?"])
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(few_letters | any_text, max_size=5), st.integers(0, 40), pattern)
+def test_merges_and_ids_are_those_of_the_oracle(texts: list[str], n_merges: int, pattern: str) -> None:
+    fast, naive = RegexBPETokenizer(pattern), NaiveBPETokenizer(pattern)
+    for tokenizer in (fast, naive):
+        tokenizer.train(texts, vocab_size=256 + n_merges)
+    assert fast.merges == naive.merges
+    assert fast.encode_batch([*texts, *BAG]) == naive.encode_batch([*texts, *BAG])
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.dictionaries(st.text("ab", min_size=1, max_size=30).map(str.encode), st.integers(1, 9), max_size=8))
+def test_runs_of_equal_letters_are_counted_as_the_oracle_counts_them(counts: dict[bytes, int]) -> None:
+    naive = NaiveBPETokenizer("[ab]+")
+    naive.train((" " + piece.decode() for piece, count in counts.items() for _ in range(count)), vocab_size=290)
+    assert learn_merges(counts | {b" ": 1}, 34) == naive.merges
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(few_letters, min_size=1, max_size=5), pattern)
+def test_no_token_spans_two_pre_tokens(texts: list[str], pattern: str) -> None:
+    tokenizer = RegexBPETokenizer(pattern)
+    tokenizer.train(texts, vocab_size=320)
+    pieces = {piece.encode() for text in texts for piece in Splitter(pattern).split(text)}
+    for left, right in tokenizer.merges:
+        assert any(left + right in piece for piece in pieces)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(few_letters, max_size=4), st.integers(1, 30))
+def test_each_merge_is_the_most_frequent_pair_left_and_the_greatest_among_equals(
+    texts: list[str], n_merges: int
+) -> None:
+    counts = Counter(text.encode() for text in texts if text)
+    merges = learn_merges(counts, n_merges)
+    words = {piece: [bytes([value]) for value in piece] for piece in counts}
+    for left, right in [*merges, (b"", b"")]:
+        pairs: Counter[tuple[bytes, bytes]] = Counter()
+        for piece, parts in words.items():
+            for pair in pairwise(parts):
+                pairs[pair] += counts[piece]
+        best = max(((count, pair) for pair, count in pairs.items()), default=(0, None))
+        if not left:
+            assert len(merges) == n_merges or best[0] < 2
+            break
+        assert best == (pairs[left, right], (left, right))
+        for parts in words.values():
+            i = 0
+            while i + 1 < len(parts):
+                if (parts[i], parts[i + 1]) == (left, right):
+                    parts[i : i + 2] = [left + right]
+                i += 1
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(st.integers(0, 5), max_size=60),
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), unique=True, max_size=12),
+)
+def test_heap_and_search_merge_alike(ids: list[int], pairs: list[tuple[int, int]]) -> None:
+    """Whatever the table of merges is, honest or not."""
+    ranks = {pair: rank for rank, pair in enumerate(pairs)}
+    products = list(range(6, 6 + len(pairs)))
+    assert merge_by_heap(ids.copy(), ranks, products) == merge_by_search(ids.copy(), ranks, products)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(any_text, min_size=1, max_size=3))
+def test_any_text_comes_back(texts: list[str]) -> None:
+    tokenizer = RegexBPETokenizer("gpt4")
+    tokenizer.train(texts, vocab_size=280)
+    for text in texts:
+        whole = text.encode("utf-8", "surrogatepass")
+        assert tokenizer.decode_bytes(tokenizer.encode(text)) == whole
+        assert tokenizer.decode(tokenizer.encode(text)) == whole.decode("utf-8", "replace")
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_come_back_and_stream_as_they_decode(data: bytes) -> None:
+    tokenizer = ByteTokenizer()
+    ids = tokenizer.encode_bytes(data)
+    assert tokenizer.decode_bytes(ids) == data
+    stream = DecodeStream(tokenizer)
+    assert "".join([*map(stream.push, ids), stream.flush()]) == tokenizer.decode(ids)
+
+
+@given(st.text("<|ab>"), st.lists(st.sampled_from(["<|a|>", "<|a|>b", "<|b|>", "<|"]), unique=True))
+def test_specials_and_text_between_them_come_back(text: str, names: list[str]) -> None:
+    tokenizer = ByteTokenizer(names)
+    ids = tokenizer.encode(text, allowed_special="all")
+    assert tokenizer.decode(ids) == text
+    plain = b"".join(b"\n" if i >= 256 else bytes([i]) for i in ids).decode()
+    assert not any(name in plain for name in names)
+    assert max(tokenizer.encode(text), default=0) < 256

@@ -1,0 +1,82 @@
+"""Cut at every allowed place, a text has the tokens it has as a whole."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from legollm.data import cutting
+from legollm.data.cutting import cut_pieces, last_cut
+from legollm.data.documents import Piece
+from legollm.tokenizers import WordTokenizer
+from legollm.tokenizers.patterns import PATTERNS, Splitter
+
+pieces = st.sampled_from(
+    ["a", "B", "word", "1", "1234", "²", "Ⅷ", "é", "e\u0301", "\u0301", "漢", "ش", "😀", "\u200d", "_", "/", ".", "...", "'",
+     "'s", "'LL", " ", "  ", "\t", "\n", "\n\n", "\r", "\r\n", "\x0b", "\x1c", "\x85", "\u2028", "\u3000", "\u180e"]
+)  # fmt: skip
+texts = st.lists(pieces | st.characters(codec="utf-8"), max_size=40).map("".join)
+lines = st.lists(texts, min_size=1, max_size=12).map("\n".join)
+
+
+def all_cuts(text: str) -> list[str]:
+    """The text in as many pieces as the rule allows."""
+    parts: list[str] = []
+    while (cut := last_cut(text, "line")) is not None:
+        parts.append(text[cut:])
+        text = text[:cut]
+    return [text, *reversed(parts)]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@settings(max_examples=150, deadline=None)
+@given(text=lines)
+@example(text="one\ntwo\n 3\n\n4.\n5'\ns\n\u0301x\n/y")
+def test_no_named_pattern_joins_what_is_cut(pattern: str, text: str) -> None:
+    splitter = Splitter(pattern)
+    parts = all_cuts(text)
+    assert "".join(parts) == text
+    assert [token for part in parts for token in splitter.split(part)] == list(splitter.split(text))
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=lines)
+def test_words_are_not_joined_either(text: str) -> None:
+    tokenizer = WordTokenizer()
+    tokenizer.train(text)
+    assert [token for part in all_cuts(text) for token in tokenizer.encode(part)] == tokenizer.encode(text)
+
+
+def test_ordinary_prose_has_places() -> None:
+    assert all_cuts("One line,\nand another.\n\nNot here.\n1 more\n") == [
+        "One line,\n",
+        "and another.\n\nNot here.\n",
+        "1 more\n",
+    ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    documents=st.lists(st.lists(lines.filter(bool), min_size=1, max_size=4), min_size=1, max_size=4),
+    limit=st.integers(1, 60),
+    rule=st.sampled_from(["anywhere", "line", "nowhere"]),
+)
+def test_cutting_keeps_text_places_and_ends(documents: list[list[str]], limit: int, rule: cutting.CutRule) -> None:
+    given_pieces = [
+        Piece(part, "a.txt", 1 + "".join(document[:i]).count("\n"), ends=i == len(document) - 1)
+        for document in documents
+        for i, part in enumerate(document)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cutting, "MAX_CHARS", limit)
+        found = [piece for _, piece in cut_pieces([("train", piece) for piece in given_pieces], rule)]
+    texts = [""]
+    for piece in found:
+        assert piece.line == 1 + texts[-1].count("\n")
+        texts[-1] += piece.text
+        if piece.ends:
+            texts.append("")
+    assert texts == ["".join(document) for document in documents] + [""]
+    if rule == "anywhere":
+        assert max(len(piece.text) for piece in found) <= 2 * limit
+    if rule == "nowhere":
+        assert len(found) == len(documents)
