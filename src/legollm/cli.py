@@ -13,12 +13,12 @@ import os
 import sys
 import textwrap
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from legollm import __version__, config
-from legollm.config.convert import kind_at, paths_of
-from legollm.config.describe import docs_of
+from legollm.config.describe import WIDTH, docs_of, summary_of
+from legollm.config.kinds import classes_in, default_of, has_default, hints_of, kind_at, paths_of
 from legollm.errors import ConfigError, LegoLLMError
 
 
@@ -44,21 +44,25 @@ VERBS = {
     "data summary": Verb("data", "summary", "sizes, lengths, duplicates, scripts and tokens of a source"),
     "train": Verb("train", "train", "train a language model from nothing, or go on where it stopped"),
     "sft": Verb("sft", "sft", "fine-tune a model on questions and answers"),
-    "eval": Verb("eval", "evaluate", "loss, perplexity and bits per byte on a prepared or raw text"),
+    "eval": Verb("evaluate", "evaluate", "loss, perplexity and bits per byte on a prepared or raw text"),
     "generate": Verb("generate", "generate", "continue a prompt"),
     "chat": Verb("chat", "chat", "talk to a model in the terminal"),
     "eject": Verb("eject", "eject", "write an architecture as one self-contained file"),
 }
 
+HELP = ("-h", "--help")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status (DESIGN: 0 done, 2 wrong input, 3 interrupted and saved, ...)."""
     words = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=os.environ.get("LEGOLLM_LOG", "WARNING"))
     try:
-        return run(words)
+        logging.basicConfig(format="%(levelname)s: %(message)s", level=log_level())
+        status = run(words)
+        sys.stdout.flush()  # here, where a closed pipe is expected
+        return status
     except LegoLLMError as error:
-        print(f"legollm: {error}", file=sys.stderr)
+        print(f"legollm: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:  # `legollm config train | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,33 +72,62 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def log_level() -> str:
+    """From LEGOLLM_LOG; warnings and worse by default.
+
+    Raises:
+        ConfigError: no such level.
+    """
+    level = os.environ.get("LEGOLLM_LOG", "warning").upper()
+    if level not in logging.getLevelNamesMapping():
+        raise ConfigError(f"LEGOLLM_LOG: {level.lower()!r} is none of debug, info, warning, error, critical")
+    return level
+
+
 def run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(overview())
+    """The verb, its family, or one of the words that are no verbs: help, --version, config."""
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    if not words or words[0] in HELP:
+        print(overview(VERBS))
         return 0
     if words[0] in ("--version", "-V"):
         print(f"legollm {__version__}")
         return 0
     if words[0] == "config":
         return show_config(words[1:])
+    if words[0] not in VERBS and words[1:2] and words[1] in HELP and (family := family_of(words[0])):
+        print(overview(family))
+        return 0
     name, rest = find_verb(words)
     function = load_verb(name)
-    if any(word in ("-h", "--help") for word in rest):
+    if asks_for_help(rest):
         print(help_of(name, function))
         return 0
-    resolved = resolve_verb(function, rest)
-    return function(resolved) or 0
+    return function(resolve_verb(function, rest)) or 0
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Whether one of the words is -h or --help; behind `--` they are text."""
+    options = words[: words.index("--")] if "--" in words else words
+    return any(word in HELP for word in options)
 
 
 def show_config(words: list[str]) -> int:
     """`legollm config VERB ...`: what a command line means, before anything is done; YAML to copy and edit."""
-    if not words or words[0] in ("-h", "--help"):
+    if not words or asks_for_help(words):
         print("usage: legollm config VERB [config.yaml] [key=value ...]\n")
-        print(f"prints every key of a verb with its documentation, value and origin; verbs: {', '.join(VERBS)}")
+        print("Prints every key of a verb with its documentation, its value and its origin: YAML to copy and edit.\n")
+        print("\n".join(wrapped(f"verbs: {', '.join(VERBS)}")))
         return 0
     name, rest = find_verb(words)
     print(config.describe(resolve_verb(load_verb(name), rest)), end="")
     return 0
+
+
+def family_of(word: str) -> dict[str, Verb]:
+    """The verbs of two words that start with this one."""
+    return {name: verb for name, verb in VERBS.items() if name.startswith(f"{word} ")}
 
 
 def find_verb(words: Sequence[str]) -> tuple[str, list[str]]:
@@ -108,11 +141,19 @@ def find_verb(words: Sequence[str]) -> tuple[str, list[str]]:
         return two, list(words[2:])
     if words[0] in VERBS:
         return words[0], list(words[1:])
-    members = [name for name in VERBS if name.startswith(words[0] + " ")]
-    if members:
-        raise ConfigError(f"{words[0]!r} needs one more word: {', '.join(members)}")
-    close = difflib.get_close_matches(words[0], VERBS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "see legollm --help"
+    family = family_of(words[0])
+    if family and len(words) == 1:
+        raise ConfigError(f"{words[0]!r} needs one more word: {', '.join(family)}")
+    if family:
+        close = difflib.get_close_matches(two, family, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"possible: {', '.join(family)}"
+        raise ConfigError(f"{two!r} is not a verb of legollm; {hint}")
+    meant = [name for name in VERBS if words[0] in name.split()]
+    meant = meant or difflib.get_close_matches(words[0], [*VERBS, "config", "help"], n=1)
+    families = {name.partition(" ")[0] for name in VERBS if " " in name}
+    if not meant and (near := difflib.get_close_matches(words[0], families, n=1)):
+        meant = list(family_of(near[0]))
+    hint = f"did you mean {' or '.join(map(repr, meant))}?" if meant else "see legollm --help"
     raise ConfigError(f"{words[0]!r} is not a verb of legollm; {hint}")
 
 
@@ -138,20 +179,22 @@ def resolve_verb(function: Callable[..., Any], words: Sequence[str]) -> config.R
     return config.resolve(cls, config.read(path, pairs), presets=presets)
 
 
-def overview() -> str:
-    rows = {name: verb.summary for name, verb in VERBS.items()}
-    rows["config VERB"] = "every key of a verb with its default, its documentation and its origin"
+def overview(verbs: dict[str, Verb]) -> str:
+    """The verbs, a line each."""
+    rows = {name: verb.summary for name, verb in verbs.items()}
+    if verbs is VERBS:
+        rows["config VERB"] = "every key of a verb with its default, its documentation and its origin"
     width = max(map(len, rows))
-    lines = [f"  {name:<{width}}  {summary}" for name, summary in rows.items()]
     return "\n".join(
         [
             f"legollm {__version__}: language models out of parts one can read",
             "",
             "usage: legollm VERB [config.yaml] [key=value ...]",
             "",
-            *lines,
+            *(f"  {name:<{width}}  {summary}" for name, summary in rows.items()),
             "",
-            "legollm VERB --help shows a verb's settings; legollm config VERB ... shows what a command line means.",
+            "legollm VERB --help shows a verb's settings; legollm config VERB ... shows what a command",
+            "line means, before anything is done.",
         ]
     )
 
@@ -159,17 +202,39 @@ def overview() -> str:
 def help_of(name: str, function: Callable[..., Any]) -> str:
     """The documentation of a verb: what its function says, then every setting with its default."""
     cls = config_class(function)
-    words = " ".join(f"[{word}]" for word in getattr(cls, "POSITIONAL", ()))
-    lines = [f"usage: legollm {name} {words} [config.yaml] [key=value ...]".replace("  ", " "), ""]
-    lines += [inspect.getdoc(function) or VERBS[name].summary, "", "settings (more below those that end in a dot):", ""]
-    docs, hints = docs_of(cls), typing.get_type_hints(cls)
+    needed = [field.name for field in dataclasses.fields(cls) if not has_default(field)]
+    bare = [word.upper() if word in needed else f"[{word}]" for word in getattr(cls, "POSITIONAL", ())]
+    said = inspect.getdoc(function) or ""
+    example = " ".join(["legollm config", name, *(f"{word}=..." for word in needed)])
+    return "\n".join(
+        [
+            " ".join(["usage: legollm", name, *bare, "[config.yaml] [key=value ...]"]),
+            "",
+            *(line for paragraph in said.splitlines() for line in wrapped(paragraph) or [""]),
+            "",
+            "settings, as key=value, --key value or in the YAML file; a dot goes down one level:",
+            "",
+            *settings_of(cls),
+            "",
+            *wrapped(f"{example} prints all of them with their values and documentation."),
+        ]
+    )
+
+
+def settings_of(cls: type) -> Iterator[str]:
+    """Each setting with its default and its documentation; of groups of settings, the names."""
+    docs, hints = docs_of(cls), hints_of(cls)
     for field in dataclasses.fields(cls):
-        kind = hints[field.name]
-        members = [k for k in (typing.get_args(kind) or [kind]) if dataclasses.is_dataclass(k)]
-        default = "" if field.default is dataclasses.MISSING else config.describe_value(field.default)
-        head = f"{field.name}." if members else f"{field.name}={default}"
-        lines += [f"  {head}"]
-        if docs.get(field.name):
-            lines += textwrap.wrap(docs[field.name], 110, initial_indent="      ", subsequent_indent="      ")
-    lines += ["", f"legollm config {name} prints all of them, nested ones included, with defaults and documentation."]
-    return "\n".join(lines)
+        default = default_of(field)
+        if members := classes_in(hints[field.name]):
+            usual = type(default) if type(default) in members else members[0]
+            yield f"  {field.name}."
+            yield from wrapped(docs.get(field.name) or summary_of(usual), "      ")
+            yield from wrapped(", ".join(hints_of(usual)), "      ")
+        else:
+            yield f"  {field.name}={config.describe_value(default) if has_default(field) else '...  (needed)'}"
+            yield from wrapped(docs.get(field.name, ""), "      ")
+
+
+def wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

@@ -113,10 +113,10 @@ def test_blocks_place_their_norms_as_they_say() -> None:
     x, here = torch.randn(1, 3, D), torch.arange(3)
 
     def run(block: str) -> Tensor:
-        return BLOCKS[block](Double, Negate, Square)(x, here, None)
+        return BLOCKS[block](Double, Triple, Square).eval()(x, here, None)
 
     def halves(y: Tensor) -> tuple[Tensor, Tensor]:
-        return -y, y**2
+        return 3 * y, y**2
 
     after = x + halves(2 * x)[0]
     assert torch.equal(run("pre-norm"), after + halves(2 * after)[1])
@@ -135,9 +135,9 @@ class Double(nn.Module):
         return 2 * x
 
 
-class Negate(nn.Module):
+class Triple(nn.Module):
     def forward(self, x: Tensor, *others: Any) -> Tensor:
-        return -x
+        return 3 * x
 
 
 class Square(nn.Module):

@@ -67,7 +67,7 @@ for module in sorted(modules):
         importlib.import_module(module)
     except ModuleNotFoundError as error:
         failed.append(f"{module}: {error}")
-sys.exit("\\n".join(failed))
+sys.exit("\\n".join(failed) or 0)
 """
     optional = optional_modules()
     assert {"transformers", "tiktoken", "pytest", "pyarrow"} <= optional

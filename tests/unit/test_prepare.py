@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from legollm.data import cutting, prepare as prepare_module
+from legollm.data import cutting
+from legollm.data import prepare as prepare_module
 from legollm.data.loader import TokenFile
 from legollm.data.prepare import Prepared, PrepareOptions, prepare
 from legollm.data.readers import SourceOptions
@@ -92,7 +93,7 @@ def test_many_documents_are_divided_by_content(rows: Path, tmp_path: Path) -> No
 def test_documents_stay_in_their_split_when_others_are_added(rows: Path, tmp_path: Path) -> None:
     run(rows, tmp_path / "one", val_fraction=0.2)
     lines = rows.read_text().splitlines(keepends=True)
-    rows.write_text("".join(lines[:150] + ['{"text": "new"}\n'] + lines[150:]))
+    rows.write_text("".join([*lines[:150], '{"text": "new"}\n', *lines[150:]]))
     run(rows, tmp_path / "two", val_fraction=0.2)
     one, two = (TokenFile(tmp_path / name, "val").ids.tolist() for name in ("one", "two"))
     decode = byte_tokenizer().decode
@@ -150,7 +151,7 @@ def test_workers_leave_no_trace(rows: Path, tmp_path: Path, monkeypatch: pytest.
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-@pytest.mark.parametrize("n_workers", [1, 2])
+@pytest.mark.parametrize("n_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_text_the_tokenizer_does_not_know_is_placed(n_workers: int, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "aab"}\n{"text": "abc"}\n')
     tokenizer = CharTokenizer()
@@ -171,7 +172,7 @@ def test_interrupted_call_leaves_an_unfinished_folder_and_no_wrong_one(
     monkeypatch.setattr(prepare_module, "_put", fail)
     with pytest.raises(KeyboardInterrupt):
         run(rows, out, val_fraction=0.3)
-    with pytest.raises(DataError, match="no meta.json, so not \\(or not completely\\) prepared"):
+    with pytest.raises(DataError, match=r"no meta\.json, so not \(or not completely\) prepared"):
         TokenFile(out, "train")
     monkeypatch.undo()
     assert run(rows, out, val_fraction=0.3).written
@@ -248,6 +249,17 @@ def test_pattern_of_ones_own_is_never_cut(tmp_path: Path, monkeypatch: pytest.Mo
     tokenizer.train(text, vocab_size=270)
     run(tmp_path / "a.txt", tmp_path / "out", tokenizer, val_fraction=0.0)
     assert TokenFile(tmp_path / "out", "train").ids.tolist() == tokenizer.encode(text)
+
+
+def test_tiny_shakespeare_is_divided_as_elsewhere(shared_data: Path, tmp_path: Path) -> None:
+    """The figures that nanoGPT gives for the same text: 301,966 and 36,059 tokens of GPT-2."""
+    source = shared_data / "text/tinyshakespeare.txt"
+    tokenizer = RegexBPETokenizer.from_huggingface(shared_data / "tokenizers/gpt2")
+    counts = run(source, tmp_path / "out", tokenizer).meta["splits"]
+    assert (counts["train"]["n_chars"], counts["val"]["n_chars"]) == (1_003_854, 111_540)
+    assert (counts["train"]["n_tokens"], counts["val"]["n_tokens"]) == (301_966, 36_059 + 1)  # and the end of text
+    text = source.read_text(encoding="utf-8")
+    assert tokenizer.decode(TokenFile(tmp_path / "out", "val").ids[:-1].tolist()) == text[1_003_854:]
 
 
 MEASURE = """

@@ -158,13 +158,11 @@ def read_weights(folder: Path, arch: str, like: nn.Module, dtype: torch.dtype | 
                 raise CheckpointError(f"{path}: {listing(twice)} also in another shard; fetch the folder again")
             files |= dict.fromkeys(file.keys(), file)
         names = {name: name for name in files}  # what the rows call it -> what the file calls it
+        tied = tied_theirs(arch, like)  # a head that is stored although it is tied is not read by transformers either
         if other.base and not any(name.startswith(other.base) for name in files):
-            names = {name if name in expected else other.base + name: name for name in files}
-        leftovers = {name for name in names if INDEX.sub("{}", name) in other.leftovers}
-        head = "lm_head.weight"
-        if head in names.keys() - expected.keys() and head in tied_theirs(arch, like):
-            leftovers.add(head)  # stored although it is tied: transformers does not read it either
-        compare(folder, {n: files[f].get_slice(f) for n, f in names.items() if n not in leftovers}, expected)
+            names = {name if name in expected.keys() | tied else other.base + name: name for name in files}
+        ignored = tied | {name for name in names if INDEX.sub("{}", name) in other.leftovers}
+        compare(folder, {n: files[f].get_slice(f) for n, f in names.items() if n not in ignored}, expected)
         tensors = {name: files[names[name]].get_tensor(names[name]) for name in expected}
     if dtype:
         tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}

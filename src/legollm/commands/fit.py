@@ -28,7 +28,7 @@ from legollm.checkpoints.state import (
 from legollm.commands.view import View, choose_view
 from legollm.config import to_tree, to_yaml
 from legollm.device import pick_device, pick_precision, seed_of
-from legollm.errors import CheckpointError, ConfigError, DivergedError, Interrupted
+from legollm.errors import CheckpointError, ConfigError, DivergedError, IntegrityError, Interrupted
 from legollm.evaluation.loss import mean_loss
 from legollm.interfaces import BatchSource, Objective, Tokenizer
 from legollm.training.metrics import JsonLines, Value
@@ -280,7 +280,10 @@ def starting_point(job: Job, root: Path) -> Path | None:
     found = steps(root)
     if isinstance(job.resume, int):
         start: Path | None = found[job.resume]
-        verify(found[job.resume])
+        try:
+            verify(found[job.resume])
+        except IntegrityError as error:
+            raise IntegrityError(f"{error}; resume=auto continues the newest checkpoint that is whole") from error
     else:
         start = latest(root)
         if found and not start:

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import math
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import yaml
 
-from legollm.config.convert import Resolved, join
+from legollm.config.convert import Resolved
+from legollm.config.tree import join
 
-WIDTH = 118
+WIDTH = 100
+LINE_ENDS = ("\n", "\r", "\x85", "\u2028", "\u2029")
 
 
 def describe(resolved: Resolved[Any]) -> str:
@@ -25,8 +28,8 @@ def lines_of(config: Any, origins: Mapping[str, str], at: str, indent: str) -> l
     docs = docs_of(type(config))
     for field in dataclasses.fields(config):
         value, path = getattr(config, field.name), join(at, field.name)
-        if doc := docs.get(field.name):
-            lines += textwrap.wrap(doc, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        doc = docs.get(field.name) or (summary_of(type(value)) if dataclasses.is_dataclass(value) else "")
+        lines += textwrap.wrap(doc, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
         if dataclasses.is_dataclass(value):
             lines += [f"{indent}{field.name}:", *lines_of(value, origins, path, indent + "  ")]
         else:
@@ -59,6 +62,11 @@ def own_docs_of(cls: type) -> dict[str, str]:
     return docs
 
 
+def summary_of(cls: type) -> str:
+    """The first paragraph of a class's documentation, in one line."""
+    return " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split())
+
+
 def to_tree(config: Any) -> dict[str, Any]:
     """A configuration as nested dicts of plain values."""
     return {
@@ -70,7 +78,7 @@ def to_tree(config: Any) -> dict[str, Any]:
 
 def to_yaml(config: Any) -> str:
     """The resolved configuration as YAML; reading it again gives an equal one."""
-    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+    return dump(to_tree(config), flow=False)
 
 
 def plain(value: Any) -> Any:
@@ -80,9 +88,26 @@ def plain(value: Any) -> Any:
 
 
 def describe_value(value: Any) -> str:
-    """One value as YAML writes it."""
-    return (
-        yaml.safe_dump(plain(value), default_flow_style=True, allow_unicode=True, width=10_000)
-        .removesuffix("...\n")
-        .strip()
+    """One value as YAML writes it, in one line."""
+    return dump(plain(value), flow=True).removesuffix("...\n").strip()
+
+
+def dump(value: Any, *, flow: bool) -> str:
+    return yaml.dump(
+        value, Dumper=OneLineDumper, default_flow_style=flow, sort_keys=False, allow_unicode=True, width=math.inf
     )
+
+
+class OneLineDumper(yaml.SafeDumper):
+    """Never spreads a text over lines: a value of `describe` stands between its key and its origin."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    escaped = any(end in text for end in LINE_ENDS)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if escaped else None)
+
+
+OneLineDumper.add_representer(str, represent_text)

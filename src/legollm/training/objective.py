@@ -1,5 +1,6 @@
 """What is minimised: a sum and its number of terms, so that how a batch was split leaves no trace."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,9 +16,8 @@ class NextToken:
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """batch: tokens and targets (B, T) -> the summed loss, ()."""
         logits: Tensor = model(batch.tokens)  # (B, T, V)
-        return F.cross_entropy(
-            logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # sums of bfloat16 would round
+        return F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
     def n_terms(self, batch: Batch) -> int:
         return int((batch.targets != IGNORED).sum())

@@ -122,13 +122,13 @@ def train(
             group["lr"] = lr
         micro_batches = [on_device(next(batches), device) for _ in range(cfg.grad_accum)]
         n_terms = sum(objective.n_terms(batch) for batch in micro_batches)
-        total = torch.zeros((), device=device)
+        total: Tensor | float = 0.0
         for batch in micro_batches:
             with autocast(precision, device):
                 # Over the terms of the whole step: how it was split into micro-batches leaves no trace.
                 part = objective(model, batch) / max(n_terms, 1)
             part.backward()  # type: ignore[no-untyped-call]
-            total += part.detach()
+            total = total + part.detach()
         grad_norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         loss, norm = float(total), float(grad_norm)
         if math.isfinite(loss) and math.isfinite(norm):

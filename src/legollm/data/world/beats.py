@@ -1,6 +1,5 @@
 """Short stretches that many plots share: how a story opens, what is said on the way, how it ends."""
 
-from legollm.data.world import cast
 from legollm.data.world.draw import Draw
 from legollm.data.world.lexicon import SEASONS, with_article
 from legollm.data.world.state import Person, Place, Slot, Thing, World

@@ -39,9 +39,7 @@ def places(draw: Draw, n: int, among: tuple[str, ...] = PLACES) -> list[Place]:
 
 def things(draw: Draw, n: int, among: tuple[str, ...] = SMALL + HARD + SOFT) -> list[Thing]:
     """Different nouns, each with a look that suits what it is made of."""
-    return [
-        Thing(noun, draw.pick(SOFT_LOOKS if noun in _SOFT else HARD_LOOKS)) for noun in draw.sample(among, n)
-    ]
+    return [Thing(noun, draw.pick(SOFT_LOOKS if noun in _SOFT else HARD_LOOKS)) for noun in draw.sample(among, n)]
 
 
 def coloured_things(draw: Draw, n: int) -> list[Thing]:

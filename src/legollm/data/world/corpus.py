@@ -58,7 +58,9 @@ def documents(seed: int, start: int, stop: int, split: Split) -> Iterator[Story]
         if draw.chance(QUESTION_SHARE):
             text, key = question_text(draw)
         elif draw.chance(SUM_SHARE / (1 - QUESTION_SHARE)):
-            problems = [problem for _ in range(_SUMS_PER_DOCUMENT) if split_of((problem := draw_sum(draw)).key) == split]
+            problems = [
+                problem for _ in range(_SUMS_PER_DOCUMENT) if split_of((problem := draw_sum(draw)).key) == split
+            ]
             if not problems:
                 continue
             text, key = "".join(problem.text for problem in problems), problems[0].key

@@ -68,7 +68,9 @@ BIG_BOXES = _words("""
     barrel basket cardboard_box chest coal_bin crate hamper picnic_basket rucksack sack suitcase tool_chest trunk tub
     wooden_box
 """)
-FURNITURE = _words("bathtub bookcase cabinet cupboard desk drawer dresser icebox linen_press oven safe sideboard wardrobe")
+FURNITURE = _words(
+    "bathtub bookcase cabinet cupboard desk drawer dresser icebox linen_press oven safe sideboard wardrobe"
+)
 
 
 def _spots(**nouns: str) -> tuple[tuple[str, str], ...]:
@@ -107,7 +109,8 @@ JOBS = _words("""
     actor architect artist baker barber bookseller builder carpenter clown cobbler cook dentist detective doctor driver
     engineer farmer fisher florist gardener glazier goldsmith guard hunter inventor jeweller judge juggler librarian
     locksmith magician mayor mechanic miller miner musician nurse painter photographer pilot plumber poet potter printer
-    reporter sailor scientist shepherd singer smith soldier surgeon tailor teacher ticket_collector translator vet weaver writer
+    reporter sailor scientist shepherd singer smith soldier surgeon tailor teacher ticket_collector translator vet
+    weaver writer
 """)
 FOODS = _words("""
     beans biscuits bread butter cabbage carrots cheese cherries chestnuts chocolate cucumber dates eggs figs fish flour
@@ -135,8 +138,10 @@ PETS = _words(
     "Snowy Socks Sparky Spot Tiger Toffee Whiskers"
 )
 CROPS = _words("""
-    beans beetroots carrots crocuses cucumbers daffodils daisies hyacinths leeks lettuces lilies marigolds melons onions pansies
-    peas poppies potatoes pumpkins radishes roses strawberries sunflowers tomatoes tulips turnips violets peonies snowdrops
+    beans beetroots carrots crocuses cucumbers daffodils daisies hyacinths leeks lettuces lilies marigolds melons
+    onions pansies
+    peas poppies potatoes pumpkins radishes roses strawberries sunflowers tomatoes tulips turnips violets peonies
+    snowdrops
 """)
 SUBJECTS = _words("""
     ants bees birds bridges castles clouds comets deserts dinosaurs earthquakes electricity fossils fractions geometry
@@ -145,9 +150,10 @@ SUBJECTS = _words("""
     trains triangles tides volcanoes weather whales
 """)
 VEHICLES = _words("boat bus canoe carriage cart coach ferry horse motorbike sledge steamer tram train van wagon")
-GAMES = _words(
-    "cards catch charades chess dominoes draughts football hide-and-seek hopscotch leapfrog skittles snap table_tennis tennis"
-)
+GAMES = _words("""
+    cards catch charades chess dominoes draughts football hide-and-seek hopscotch leapfrog skittles snap table_tennis
+    tennis
+""")
 DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 SEASONS = (
     ("spring", _words("March April May"), _words("breezy bright fresh green mild rainy showery sunny warm windy")),
@@ -174,11 +180,14 @@ NUMBERS = _words(
 
 # Words a sentence frame may leave open, as <name>; each is one draw.
 FILLS: dict[str, tuple[str, ...]] = {
-    "went": _words("went walked ran hurried strolled wandered rushed trotted marched crept drifted jogged strode sauntered plodded"),
+    "went": _words(
+        "went walked ran hurried strolled wandered rushed trotted marched crept drifted jogged strode sauntered plodded"
+    ),
     "slowly": _words("""
         slowly quietly quickly happily sadly carefully proudly eagerly calmly nervously cheerfully gently silently
         thoughtfully bravely politely gladly lazily merrily briskly patiently boldly absently grumpily shyly
-        solemnly softly steadily suddenly swiftly tenderly warily wearily secretly anxiously awkwardly bashfully casually
+        solemnly softly steadily suddenly swiftly tenderly warily wearily secretly anxiously awkwardly bashfully
+        casually
         clumsily coolly curiously daintily dreamily drowsily fondly gingerly gravely helpfully hopefully hurriedly
         impatiently kindly loyally meekly mildly neatly obediently playfully promptly reluctantly sensibly seriously
         sheepishly sleepily smoothly stiffly stubbornly thankfully timidly warmly wisely
@@ -209,7 +218,8 @@ FILLS: dict[str, tuple[str, ...]] = {
         "aunt uncle cousin grandmother grandfather sister brother niece nephew neighbour godmother teacher"
     ),
     "soon": _words("""
-        then soon later afterwards next presently a_little_later a_moment_later after_a_while before_long some_time_later
+        then soon later afterwards next presently a_little_later a_moment_later after_a_while before_long
+        some_time_later
         after_that quite_soon shortly_afterwards
     """),
     "noise": _words("dog clock owl bell door cart horse child crow drum fiddle train hammer cockerel"),
@@ -220,17 +230,25 @@ FILLS: dict[str, tuple[str, ...]] = {
     "fruit": FRUIT,
     "number": NUMBERS[2:],
     "hour": NUMBERS[2:13],
-    "clothes": _words("apron bonnet cap cape cloak coat dress hat helmet jacket jumper robe scarf shawl shirt waistcoat wig"),
+    "clothes": _words(
+        "apron bonnet cap cape cloak coat dress hat helmet jacket jumper robe scarf shawl shirt waistcoat wig"
+    ),
     "boots": _words("boots gloves glasses mittens sandals shoes slippers socks earmuffs galoshes"),
     "thing": THINGS,
     "tool": _words("glue nails paint pliers screws string tape tongs varnish wax wire twine"),
     "tasty": _words("delicious tasty fresh hot salty sweet spicy sour crisp creamy juicy"),
-    "spice": _words("basil cinnamon cloves ginger mint nutmeg paprika parsley pepper rosemary saffron sage salt thyme vanilla"),
+    "spice": _words(
+        "basil cinnamon cloves ginger mint nutmeg paprika parsley pepper rosemary saffron sage salt thyme vanilla"
+    ),
     "drink": _words("apple_juice buttermilk cider cocoa coffee lemonade milk orange_juice tea water ginger_beer"),
-    "birds": _words("bats bees beetles butterflies cats crickets dragonflies ducks geese gulls hens mice moths pigeons "
-                    "rabbits sheep snails sparrows spiders wasps"),
-    "work": _words("baking carving cleaning cooking digging drawing dusting gardening ironing knitting mending packing "
-                   "painting polishing reading sewing spinning sweeping washing weeding whittling writing"),
+    "birds": _words(
+        "bats bees beetles butterflies cats crickets dragonflies ducks geese gulls hens mice moths pigeons "
+        "rabbits sheep snails sparrows spiders wasps"
+    ),
+    "work": _words(
+        "baking carving cleaning cooking digging drawing dusting gardening ironing knitting mending packing "
+        "painting polishing reading sewing spinning sweeping washing weeding whittling writing"
+    ),
     "unkind": _words("stubborn greedy selfish rude lazy mean silly stupid noisy vain clumsy"),
     "pour": _words("rain pour snow hail drizzle"),
     "kind_way": _words("short long easy steep usual wrong muddy narrow pretty same sunny shady"),
@@ -252,6 +270,8 @@ FILLS: dict[str, tuple[str, ...]] = {
     "day": DAYS,
     "body": _words("knee elbow nose chin ear thumb shoulder back"),
     "bird": _words("blackbird cuckoo robin thrush lark wren swallow nightingale starling finch"),
-    "kind_day": _words("calm cold dark dull fine grey lovely mild peaceful pleasant quiet rainy strange sunny warm wet windy"),
+    "kind_day": _words(
+        "calm cold dark dull fine grey lovely mild peaceful pleasant quiet rainy strange sunny warm wet windy"
+    ),
     "tree": _words("ash beech birch chestnut elm fir lime maple oak pine poplar willow"),
 }

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from legollm.data.world.draw import Draw
 from legollm.data.world.frames_deeds import DEEDS
+from legollm.data.world.frames_facts import FACTS
+from legollm.data.world.frames_talk import TALK
 from legollm.data.world.frames_views import VIEWS
 from legollm.data.world.lexicon import FILLS, with_article
 from legollm.data.world.state import Event, Person
@@ -48,7 +50,7 @@ def _frames(table: Mapping[str, str], *, is_act: bool) -> dict[str, tuple[Frame,
     }
 
 
-FRAMES: dict[str, tuple[Frame, ...]] = _frames(DEEDS, is_act=True) | _frames(VIEWS, is_act=False)
+FRAMES: dict[str, tuple[Frame, ...]] = _frames(DEEDS, is_act=True) | _frames(TALK | FACTS | VIEWS, is_act=False)
 _TIME_WORDS = tuple(words.capitalize() + " " for words in FILLS["soon"])
 
 

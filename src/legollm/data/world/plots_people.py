@@ -100,7 +100,10 @@ def journey(draw: Draw, world: World) -> None:
     """A bag is packed, and two or three places are seen."""
     traveller, host = cast.people(draw, 2)
     home, *stops, end = cast.places(draw, draw.pick((3, 4)), TOWN + COUNTRY)
-    (thing,), (bag,) = cast.things(draw, 1), cast.boxes(draw, 1, ("bag", "basket", "rucksack", "sack", "satchel", "suitcase"))
+    (thing,), (bag,) = (
+        cast.things(draw, 1),
+        cast.boxes(draw, 1, ("bag", "basket", "rucksack", "sack", "satchel", "suitcase")),
+    )
     vehicle = draw.pick(VEHICLES)
     world.at.update({host: end, bag: traveller, thing: traveller})
     opening(draw, world, traveller, place=home)
@@ -198,7 +201,9 @@ def pet(draw: Draw, world: World) -> None:
 def harvest(draw: Draw, world: World) -> None:
     """Something is sown, watered, picked and shared."""
     one, two = cast.people(draw, 2)
-    (field,) = cast.places(draw, 1, ("garden", "field", "greenhouse", "orchard", "courtyard", "churchyard", "meadow", "park"))
+    (field,) = cast.places(
+        draw, 1, ("garden", "field", "greenhouse", "orchard", "courtyard", "churchyard", "meadow", "park")
+    )
     crop, n = draw.pick(CROPS), 8 + draw.below(13)
     given = 2 + draw.below(n - 4)
     opening(draw, world, one, two, place=field)
@@ -237,7 +242,9 @@ def show(draw: Draw, world: World) -> None:
     """Music is made with something that had to be found first."""
     player, singer, guest = cast.people(draw, 3)
     (stage,), (away,) = cast.places(draw, 1, TOWN), cast.places(draw, 1, ROOMS)
-    (thing,) = cast.things(draw, 1, ("cymbal", "drum", "flute", "guitar", "harp", "horn", "mouth organ", "trumpet", "violin", "whistle"))
+    (thing,) = cast.things(
+        draw, 1, ("cymbal", "drum", "flute", "guitar", "harp", "horn", "mouth organ", "trumpet", "violin", "whistle")
+    )
     (box,) = cast.boxes(draw, 1)
     world.at.update({thing: box, box: away})
     opening(draw, world, player, singer, place=stage)

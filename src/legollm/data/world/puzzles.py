@@ -85,7 +85,9 @@ def belief(draw: Draw) -> Scene:
         Ask("belief", f"Where does {owner} believe {thing} is?", world.seen[owner, thing].at, at),
         Ask("belief", f"Where is {other}?", world.at[other].at, at),
     ]
-    return scene(draw, world, asks, "belief", [owner, mover, ""], [thing.noun, thing.noun, other.noun], at, pronouns=True)
+    return scene(
+        draw, world, asks, "belief", [owner, mover, ""], [thing.noun, thing.noun, other.noun], at, pronouns=True
+    )
 
 
 def passed(draw: Draw) -> Scene:
@@ -151,7 +153,12 @@ def change(draw: Draw) -> Scene:
     world.tell("gives_fruit", one, n=NUMBERS[given], fruit=fruit, other=two)
     numbers = {had, had_too, given}
     asks = [
-        Ask("count", f"How many {fruit} does {name} have now?", NUMBERS[n], tuple(NUMBERS[m] for m in sorted({n, *numbers})))
+        Ask(
+            "count",
+            f"How many {fruit} does {name} have now?",
+            NUMBERS[n],
+            tuple(NUMBERS[m] for m in sorted({n, *numbers})),
+        )
         for name, n in ((one, had - given), (two, had_too + given))
     ]
     return scene(draw, world, asks, "change", [fruit, one, two], [given, had, had_too])

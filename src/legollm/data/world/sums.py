@@ -63,7 +63,9 @@ def multiply(draw: Draw, level: Level) -> Sum:
 def larger(draw: Draw, level: Level) -> Sum:
     a, b = draw.sample(range(_LARGEST[level] + 1), 2)
     scratch = f"{max(a, b)} - {min(a, b)} = {abs(a - b)}, which is more than 0."
-    return Sum(f"Which is larger, {a} or {b}?", str(max(a, b)), scratch, "larger", level, f"max {min(a, b)},{max(a, b)}")
+    return Sum(
+        f"Which is larger, {a} or {b}?", str(max(a, b)), scratch, "larger", level, f"max {min(a, b)},{max(a, b)}"
+    )
 
 
 def order(draw: Draw, level: Level) -> Sum:
@@ -78,7 +80,9 @@ def order(draw: Draw, level: Level) -> Sum:
 def parity(draw: Draw, level: Level) -> Sum:
     n = draw.below(_LARGEST[level] + 1)
     answer = "odd" if n % 2 else "even"
-    return Sum(f"Is {n} even or odd?", answer, f"The last digit is {n % 10}, and that is {answer}.", "parity", level, f"%{n}")
+    return Sum(
+        f"Is {n} even or odd?", answer, f"The last digit is {n % 10}, and that is {answer}.", "parity", level, f"%{n}"
+    )
 
 
 def letters(draw: Draw, level: Level) -> Sum:
@@ -104,7 +108,9 @@ def logic(draw: Draw, level: Level) -> Sum:
         steps.append(f"{_truth(value)} {link} {_truth(right)} is {_truth(new)}")
         value = new
     problem = " ".join(words)
-    return Sum(f"From left to right, {problem} is what?", _truth(value), ", ".join(steps) + ".", "logic", level, problem)
+    return Sum(
+        f"From left to right, {problem} is what?", _truth(value), ", ".join(steps) + ".", "logic", level, problem
+    )
 
 
 PROBLEMS: tuple[Callable[[Draw, Level], Sum], ...] = (
@@ -132,7 +138,8 @@ def sums(
 
 def draw_sum(draw: Draw, difficulty: Level | None = None) -> Sum:
     """Any problem, of any level if `difficulty` is None."""
-    return draw.pick(PROBLEMS)(draw, difficulty or draw.pick(_LEVELS))
+    level = draw.pick(_LEVELS) if difficulty is None else difficulty
+    return draw.pick(PROBLEMS)(draw, level)
 
 
 def _truth(value: bool) -> str:
