@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from legollm import __version__, config
+from legollm.config.convert import Presets
 from legollm.config.describe import WIDTH, docs_of, summary_of
-from legollm.config.kinds import classes_in, default_of, has_default, hints_of, kind_at, paths_of
+from legollm.config.kinds import classes_in, default_of, has_default, hints_of, kind_at, paths_of, tag_of
 from legollm.errors import ConfigError, LegoLLMError
 
 
@@ -175,8 +176,13 @@ def resolve_verb(function: Callable[..., Any], words: Sequence[str]) -> config.R
     switches = {path: kind_at(cls, path) is bool for path in paths_of(cls)}
     positional = getattr(cls, "POSITIONAL", ())
     path, pairs = config.normalise_words(words, positional=positional, is_switch=switches)
-    presets = getattr(importlib.import_module(function.__module__), "PRESETS", {})
-    return config.resolve(cls, config.read(path, pairs), presets=presets)
+    return config.resolve(cls, config.read(path, pairs), presets=presets_of(function))
+
+
+def presets_of(function: Callable[..., Any]) -> Presets:
+    """The table PRESETS of a verb's module; most have none."""
+    module = importlib.import_module(function.__module__)
+    return typing.cast(Presets, getattr(module, "PRESETS", {}))
 
 
 def overview(verbs: dict[str, Verb]) -> str:
@@ -214,16 +220,19 @@ def help_of(name: str, function: Callable[..., Any]) -> str:
             "",
             "settings, as key=value, --key value or in the YAML file; a dot goes down one level:",
             "",
-            *settings_of(cls),
+            *settings_of(cls, presets_of(function)),
             "",
             *wrapped(f"{example} prints all of them with their values and documentation."),
         ]
     )
 
 
-def settings_of(cls: type) -> Iterator[str]:
+def settings_of(cls: type, presets: Presets) -> Iterator[str]:
     """Each setting with its default and its documentation; of groups of settings, the names."""
     docs, hints = docs_of(cls), hints_of(cls)
+    if names := presets.get(cls):
+        yield "  preset="
+        yield from wrapped(f"A starting point; whatever else is given wins over it: {', '.join(names)}.", "      ")
     for field in dataclasses.fields(cls):
         default = default_of(field)
         if members := classes_in(hints[field.name]):
@@ -231,6 +240,11 @@ def settings_of(cls: type) -> Iterator[str]:
             yield f"  {field.name}."
             yield from wrapped(docs.get(field.name) or summary_of(usual), "      ")
             yield from wrapped(", ".join(hints_of(usual)), "      ")
+            if others := [getattr(member, tag_of(member)) for member in members if member is not usual]:
+                tag = f"{field.name}.{tag_of(usual)}"
+                yield from wrapped(f"{tag} is {getattr(usual, tag_of(usual))}, or {', '.join(others)}", "      ")
+            if sizes := [name for member in members for name in presets.get(member, ())]:
+                yield from wrapped(f"{field.name}.preset may be {', '.join(sizes)}", "      ")
         else:
             yield f"  {field.name}={config.describe_value(default) if has_default(field) else '...  (needed)'}"
             yield from wrapped(docs.get(field.name, ""), "      ")

@@ -62,6 +62,7 @@ def atomic_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
 def write_manifest(folder: Path) -> None:
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     for path in files:
+        path.chmod(0o644)  # safetensors makes files that only their owner can read
         sync(path)
     entries = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
     (folder / MANIFEST).write_text(canonical({"version": 1, "files": entries}), encoding="utf-8")

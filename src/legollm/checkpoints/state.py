@@ -113,6 +113,8 @@ def load_state(folder: Path) -> TrainingState:
         raise CheckpointError(f"{folder}: holds a model but no training state; start a new run from it") from error
     except (ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the training state cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{folder}: the training state cannot be read: {STATE} holds no JSON object")
     if values.get("version") != FORMAT:
         raise CheckpointError(f"{folder / STATE}: format {values.get('version')}; this version reads {FORMAT}")
     return TrainingState(values, tensors)

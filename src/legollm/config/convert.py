@@ -156,10 +156,10 @@ class Resolver:
         names = [*hints_of(cls), *(["preset"] if self.presets.get(cls) else [])]
         near = near_miss(names, self.root, key, at)
         possible = f"possible: {', '.join(names)}"
-        if join(at, key) in paths_of(self.root):  # another member of the union has it
-            why = f"{cls.__name__} has no such setting; {possible}"
-        elif "." in key:
+        if "." in key:
             why = f"a key with a dot; in YAML, write {key.rpartition('.')[2]!r} below {key.rpartition('.')[0]!r}"
+        elif join(at, key) in paths_of(self.root):  # another member of the union has it
+            why = f"{cls.__name__} has no such setting; {possible}"
         else:
             why = f"no such setting; did you mean {near}?" if near else f"no such setting; {possible}"
         return refuse(join(at, key), why, next(leaves(node), None))

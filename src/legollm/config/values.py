@@ -57,11 +57,9 @@ def convert_number(kind: type, value: str | int | float) -> int | float:
 
 def convert_tuple(kind: Any, node: Given) -> tuple[Any, ...]:
     """A list; one item needs no brackets."""
-    items = node.value
-    if node.is_text and isinstance(items, str):
-        items = read_list(items) or items
+    items = read_list(node.value) if node.is_text and isinstance(node.value, str) else node.value
     if not isinstance(items, list | tuple):
-        items = [items]
+        items = [node.value]
     return tuple(convert_plain(get_args(kind)[0], dataclasses.replace(node, value=item)) for item in items)
 
 

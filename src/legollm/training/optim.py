@@ -1,22 +1,26 @@
-"""Optimizers: how a gradient becomes a step."""
+"""Which optimizer: how a gradient becomes a step, on which parameters, and how its memory is saved."""
 
-import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from legollm.errors import ConfigError
+from legollm.training.adamw import AdamW
+from legollm.training.muon import Muon, matrix_groups
 from legollm.training.schedule import Schedule
+
+__all__ = ["AdamW", "OptimConfig", "build_optimizer", "decay_groups", "optimizer_tensors", "restore_optimizer"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """The optimizer and its learning-rate schedule."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """adamw, or muon for the matrices inside the blocks and adamw for the rest: fewer tokens to the same loss."""
     lr: float = 1e-3
     """Peak learning rate, reached after warm-up."""
     schedule: Schedule = "cosine"
@@ -29,6 +33,8 @@ class OptimConfig:
     """wsd only: the share of all steps in which the rate falls."""
     betas: tuple[float, ...] = (0.9, 0.95)
     """Decay of the running means of the gradient and of its square."""
+    momentum: float = 0.95
+    """muon only: decay of the running mean of the gradient."""
     eps: float = 1e-8
     """Added to the root of the second moment."""
     weight_decay: float = 0.1
@@ -41,53 +47,13 @@ class OptimConfig:
             raise ConfigError(f"warmup_steps: must not be negative, found {self.warmup_steps}")
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             raise ConfigError(f"betas: two numbers from 0 up to, not including, 1, found {list(self.betas)}")
-        for name in ("min_lr_ratio", "decay_fraction"):
+        for name in ("min_lr_ratio", "decay_fraction", "momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: a share from 0 to 1, found {getattr(self, name)}")
         if self.eps <= 0 or self.weight_decay < 0:
             raise ConfigError(
                 f"eps: must be above 0 and weight_decay not negative, found {self.eps}, {self.weight_decay}"
             )
-
-
-class AdamW(Optimizer):
-    """Adam (Kingma & Ba 2015, arXiv:1412.6980) with decoupled decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        *,
-        lr: float = 1e-3,
-        betas: tuple[float, ...] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
-        loss = closure() if closure else None
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self.move(parameter, parameter.grad, group)
-        return loss
-
-    def move(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        state, lr, (beta1, beta2) = self.state[parameter], group["lr"], group["betas"]
-        if not state:
-            state["step"] = 0
-            state["mean"] = torch.zeros_like(parameter)
-            state["square"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        mean, square, step = state["mean"], state["square"], state["step"]
-        mean.lerp_(grad, 1 - beta1)
-        square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        # Both running means start at zero and are too small at first; dividing by 1 - beta^t makes them unbiased.
-        scale = (square.sqrt() / math.sqrt(1 - beta2**step)).add_(group["eps"])
-        parameter.mul_(1 - lr * group["weight_decay"])
-        parameter.addcdiv_(mean, scale, value=-lr / (1 - beta1**step))
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -109,11 +75,17 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 def build_optimizer(model: nn.Module, cfg: OptimConfig) -> AdamW:
     """The optimizer of a configuration over all trainable parameters of `model`."""
+    if cfg.name == "muon":
+        groups = matrix_groups(model, cfg.weight_decay)
+        return Muon(groups, momentum=cfg.momentum, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps)
     return AdamW(decay_groups(model, cfg.weight_decay), lr=cfg.lr, betas=cfg.betas, eps=cfg.eps)
 
 
+STATE_KEYS = ("step", "mean", "square")
+
+
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimizer's memory as named tensors: `mean.PARAMETER`, `square.PARAMETER`, `step.PARAMETER`."""
+    """The optimizer's memory as named tensors, such as `mean.PARAMETER`, `square.PARAMETER`, `step.PARAMETER`."""
     tensors = {}
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
@@ -126,7 +98,6 @@ def restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     """The inverse of `optimizer_tensors`."""
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
-            found = {key: tensors[f"{key}.{name}"] for key in ("mean", "square", "step") if f"{key}.{name}" in tensors}
-            if found:
-                moved = {k: v.to(parameter.device) for k, v in found.items() if k != "step"}
-                optimizer.state[parameter] = {"step": int(found["step"]), **moved}
+            found = {key: tensors[f"{key}.{name}"] for key in STATE_KEYS if f"{key}.{name}" in tensors}
+            for key, value in found.items():  # the number of steps is a number, the rest lies beside the parameter
+                optimizer.state[parameter][key] = int(value) if key == "step" else value.to(parameter.device)

@@ -1,0 +1,102 @@
+"""Muon: momentum whose every matrix is turned into the nearest orthogonal one before it is applied.
+
+A gradient's matrix is dominated by few directions; orthogonalising it lets all directions learn at one rate. On small
+models it reaches a loss in about half the tokens that AdamW needs. Embeddings, heads and vectors stay with AdamW.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from legollm.training.adamw import AdamW
+
+QUINTIC = (3.4445, -4.7750, 2.0315)
+"""Coefficients of x -> a x + b x^3 + c x^5, chosen to blow small singular values up fast (Jordan et al. 2024)."""
+
+
+class Muon(AdamW):
+    """Muon for the groups marked `is_matrix`, AdamW for others.
+
+    Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
+
+    Updates are scaled to the size that AdamW's have (Liu et al. 2025, arXiv:2502.16982), so that both share one
+    learning rate and one weight decay.
+    """
+
+    def __init__(self, params: Iterable[Any], *, momentum: float = 0.95, n_iterations: int = 5, **adamw: Any) -> None:
+        super().__init__(params, **adamw)
+        self.momentum, self.n_iterations = momentum, n_iterations
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Move every parameter that has a gradient."""
+        loss = closure() if closure else None
+        for group in self.param_groups:
+            moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if group.get("is_matrix"):
+                self.move_matrices(moving, group)
+            else:
+                for parameter in moving:
+                    self.move(parameter, parameter.grad, group)
+        return loss
+
+    def move_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Matrices of one shape are orthogonalised together: a few large products instead of many small ones."""
+        by_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+        for parameter in parameters:
+            assert parameter.grad is not None
+            state = self.state[parameter]
+            if not state:
+                state["mean"] = torch.zeros_like(parameter)
+            state["mean"].lerp_(parameter.grad, 1 - self.momentum)
+            ahead = parameter.grad.lerp(state["mean"], self.momentum)  # Nesterov: where the mean is going
+            wide = ahead if ahead.size(0) <= ahead.size(1) else ahead.mT
+            by_shape.setdefault(tuple(wide.shape), []).append((parameter, wide))
+        for shape, members in by_shape.items():
+            updates = orthogonalised(torch.stack([wide for _, wide in members]), self.n_iterations)
+            scale = 0.2 * max(shape) ** 0.5  # the root mean square of an AdamW update is about 0.2
+            for (parameter, _), update in zip(members, updates, strict=True):
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                update = update if parameter.shape == update.shape else update.mT
+                parameter.add_(update.to(parameter.dtype), alpha=-group["lr"] * scale)
+
+
+def orthogonalised(x: Tensor, n_iterations: int = 5) -> Tensor:
+    """U V^T of each matrix U S V^T, approximately: singular values end between about 0.7 and 1.2.
+
+    x: (N, m, n) with m <= n -> the same, in bfloat16, which is exact enough for a direction and twice as fast.
+    """
+    x = x.bfloat16()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # singular values are at most 1 now
+    a, b, c = QUINTIC
+    for _ in range(n_iterations):
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def matrix_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Three groups that hold every trainable parameter once: matrices inside the blocks, other matrices, vectors.
+
+    A head or an embedding is a matrix of one row per token, of which a batch touches few: those rows are vectors.
+    """
+    head = {id(p) for p in getattr(model, "lm_head", nn.Identity()).parameters()}
+    linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear) and id(m.weight) not in head}
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    parts = [
+        (weight_decay, True, [n for n in named if id(n[1]) in linear]),
+        (weight_decay, False, [n for n in named if id(n[1]) not in linear and n[1].ndim >= 2]),
+        (0.0, False, [n for n in named if n[1].ndim < 2]),
+    ]
+    return [
+        {
+            "params": [p for _, p in chosen],
+            "names": [name for name, _ in chosen],
+            "weight_decay": decay,
+            "is_matrix": is_matrix,
+        }
+        for decay, is_matrix, chosen in parts
+        if chosen
+    ]
