@@ -51,6 +51,8 @@ VERBS = {
     "eject": Verb("eject", "eject", "write an architecture as one self-contained file"),
 }
 
+log = logging.getLogger(__name__)
+
 HELP = ("-h", "--help")
 
 
@@ -68,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `legollm config train | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a folder that may not be written, a file that is not there
+        if error.filename is None:
+            raise
+        log.debug("where it happened:", exc_info=True)
+        print(f"legollm: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("legollm: interrupted", file=sys.stderr)
         return 130
@@ -146,8 +154,8 @@ def find_verb(words: Sequence[str]) -> tuple[str, list[str]]:
     if family and len(words) == 1:
         raise ConfigError(f"{words[0]!r} needs one more word: {', '.join(family)}")
     if family:
-        close = difflib.get_close_matches(two, family, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"possible: {', '.join(family)}"
+        close = difflib.get_close_matches(words[1], [name.split()[1] for name in family], n=1)
+        hint = f"did you mean '{words[0]} {close[0]}'?" if close else f"possible: {', '.join(family)}"
         raise ConfigError(f"{two!r} is not a verb of legollm; {hint}")
     meant = [name for name in VERBS if words[0] in name.split()]
     meant = meant or difflib.get_close_matches(words[0], [*VERBS, "config", "help"], n=1)

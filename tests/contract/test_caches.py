@@ -88,6 +88,9 @@ def test_reset_forgets_everything_padding_included(model: nn.Module, make_cache:
     cache.reset()
     assert cache.length == 0
     close(read(model, [x[:, :5], x[:, 5:]], cache), model(x))
+    cache.reset()
+    model(x[:, :5], cache=cache)
+    close(model(x[:, 5:], torch.arange(5, N).expand(3, -1), cache), model(x)[:, 5:])
 
 
 def test_a_ragged_row_is_what_it_is_alone(model: nn.Module, make_cache: MakeCache) -> None:

@@ -83,15 +83,27 @@ def test_qwen(shared_data: Path) -> None:
     assert ours.decode(tool_call, skip_special=True) == theirs.decode(tool_call) == "<tool_call>{}"
 
 
-@pytest.mark.parametrize("ignore_merges", [False, True])
-def test_what_they_train_gives_the_same_ids(ignore_merges: bool, tmp_path: Path) -> None:
+def test_what_they_train_gives_the_same_ids(tmp_path: Path) -> None:
     theirs = tokenizers.ByteLevelBPETokenizer()
     theirs.train_from_iterator(CORPUS, vocab_size=600, special_tokens=["<s>", "<|endoftext|>"], show_progress=False)
-    theirs._tokenizer.model.ignore_merges = ignore_merges
     theirs.save(str(tmp_path / "tokenizer.json"))
     ours = load_tokenizer(tmp_path)
     assert isinstance(ours, RegexBPETokenizer)
     assert differing(ours, theirs._tokenizer, TEXTS) == []
+
+
+@pytest.mark.parametrize("ignore_merges", [False, True])
+def test_tokens_that_no_merge_builds(ignore_merges: bool, tmp_path: Path) -> None:
+    ours = RegexBPETokenizer("llama3")
+    ours.train(CORPUS, vocab_size=300)
+    model = ours._model()
+    tokens = {**model.tokens, 300: b" mattress", 301: b"xyz"}
+    ours = RegexBPETokenizer._from_model(replace(model, tokens=tokens, whole_pieces=ignore_merges))
+    assert (ours.encode("the mattress")[-1] == 300) is ignore_merges
+    ours.to_huggingface(tmp_path)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert differing(ours, theirs, ["xyz mattress xyzxyz", *TEXTS[:200]]) == []
+    assert load_tokenizer(tmp_path).fingerprint == ours.fingerprint
 
 
 def test_tiny_shakespeare_has_65_characters(shared_data: Path) -> None:

@@ -59,6 +59,18 @@ def test_ordinary_prose_has_places() -> None:
     ]
 
 
+def test_border_of_two_blocks_is_a_place_too() -> None:
+    """Lines as long as the blocks of a file would otherwise never be cut, and held in memory together."""
+    line = "x" * (cutting.MAX_CHARS - 1) + "\n"
+    blocks = [("train", Piece(line, "a.txt", number, ends=number == 5)) for number in range(1, 6)]
+    assert [(piece.line, len(piece.text)) for _, piece in cut_pieces(blocks, "line")] == [
+        (1, len(line)),
+        (2, len(line)),
+        (3, len(line)),
+        (4, 2 * len(line)),
+    ]
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     documents=st.lists(

@@ -1,6 +1,7 @@
 """Checkpoint folders: whole or absent, every damage found, the last good one always left."""
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -213,9 +214,13 @@ def test_every_file_is_synced_before_the_rename_and_the_parent_after(
 
 
 def test_an_error_while_writing_leaves_nothing(root: Path) -> None:
-    with pytest.raises(ZeroDivisionError), atomic_folder(root / "final") as temporary:
-        (temporary / "a").write_text("half")
-        raise ZeroDivisionError
+    def fail_half_way() -> None:
+        with atomic_folder(root / "final") as temporary:
+            (temporary / "a").write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
     assert list(root.iterdir()) == []
 
 
@@ -257,7 +262,7 @@ def assert_found(folder: Path, damaged: Path, before: bytes) -> None:
         return
     assert str(damaged) in said
     for content in (before, damaged.read_bytes()):
-        assert manifest.hashlib.sha256(content).hexdigest() in said
+        assert hashlib.sha256(content).hexdigest() in said
 
 
 def test_three_hundred_flipped_bits_are_all_found(root: Path) -> None:

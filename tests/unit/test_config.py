@@ -377,6 +377,8 @@ def test_a_needed_setting() -> None:
         ("seed: 1\nrun: !!python/object/apply:os.getcwd []\n", 2, "a tag"),
         ("seed: !!int '3'\n", 1, "a tag"),
         ("stop: [a, {b: c}]\n", 1, "a list holds values"),
+        ("seed: 1\noptm: {}\n", 2, "optm: no such setting; did you mean optim?"),
+        ("seed: 1\noptm:\n  lr: 1\n", 2, "optm: no such setting; did you mean optim?"),
         ("optim.lr: 3\n", 1, "write 'lr' below 'optim'"),
         ("seed: &a [*a]\n", 1, "more than 32 levels"),
     ],
@@ -412,11 +414,11 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
 
 def test_a_bomb_of_aliases_is_refused(write: Write) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 6)]
     assert "10,000 values" in refusal(path=write("\n".join(lines)))
 
 
-@pytest.mark.parametrize("depth", [40, 100_000])
+@pytest.mark.parametrize("depth", [40, 450])
 @pytest.mark.parametrize(("start", "end"), [("[", "]"), ("{a: ", "}")])
 def test_deep_nesting_is_refused(depth: int, start: str, end: str, write: Write) -> None:
     text = f"seed: {start * depth}1{end * depth}\n"
@@ -424,7 +426,7 @@ def test_deep_nesting_is_refused(depth: int, start: str, end: str, write: Write)
 
 
 def test_a_file_that_is_too_large_is_not_parsed(write: Write) -> None:
-    assert "1,000,000 bytes" in refusal(path=write("# " + "x" * 1_000_000))
+    assert "100,000 bytes" in refusal(path=write("# " + "x" * 100_000))
 
 
 @pytest.mark.parametrize("word", ["seed", "=3", ".seed=3", "optim..lr=3", "optim.=3"])

@@ -1,4 +1,4 @@
-"""Valid configurations of `legollm train`, each spoiled in one place: all are refused, nearly all with the right hint."""
+"""A valid configuration of `legollm train`, spoiled in one place: always refused, nearly always with the right hint."""
 
 import random
 import string
@@ -43,17 +43,17 @@ train:
 SECTIONS = ("data", "tokenizer", "model", "optim", "train")
 
 
-def keys() -> list[tuple[int, str]]:
-    """(line number, dotted path) of every key of VALID."""
-    found, section = [], ""
+def lines_of_keys() -> dict[str, int]:
+    """The line of every key of VALID, by its dotted path."""
+    found, section = {}, ""
     for number, line in enumerate(VALID.splitlines(), 1):
         key = line.partition(":")[0]
         section = section if key.startswith(" ") else key
-        found.append((number, f"{section}.{key.strip()}" if key.startswith(" ") else key))
+        found[f"{section}.{key.strip()}" if key.startswith(" ") else key] = number
     return found
 
 
-LINES = dict((path, number) for number, path in keys())
+LINES = lines_of_keys()
 LEAVES = [path for path in LINES if path not in SECTIONS]
 
 
@@ -124,7 +124,7 @@ IMPOSSIBLE = [  # a setting, a value of the wrong type or out of range, and a wo
     ("model.arch", "gtp2", "did you mean gpt2"),
     ("model.n_layers", "2.5", "whole number"),
     ("model.n_layers", "-1", "whole number from 1"),
-    ("model.n_heads", "3", "divide"),
+    ("model.n_heads", "0", "whole number from 1"),
     ("model.n_kv_heads", "3", "does not divide n_heads = 4; use 1, 2 or 4"),
     ("model.d_head", "15", "even"),
     ("model.tie_embeddings", "maybe", "true or false"),

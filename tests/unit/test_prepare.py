@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from legollm.data import cutting
+from legollm.data import cutting, decoding
 from legollm.data import prepare as prepare_module
 from legollm.data.loader import TokenFile
 from legollm.data.prepare import Prepared, PrepareOptions, prepare
 from legollm.data.readers import SourceOptions
 from legollm.data.sources import documents, open_source
-from legollm.errors import DataError
+from legollm.errors import ConfigError, DataError
 from legollm.tokenizers import ByteTokenizer, CharTokenizer, RegexBPETokenizer
 
 FILES = ("train.bin", "train.idx", "val.bin", "val.idx", "tokenizer.json", "meta.json")
@@ -88,6 +88,24 @@ def test_many_documents_are_divided_by_content(rows: Path, tmp_path: Path) -> No
     assert sorted(found["train"] + found["val"]) == sorted(texts)
     assert not set(found["train"]) & set(found["val"])
     assert 30 <= len(found["val"]) <= 90
+
+
+def test_documents_in_several_pieces_are_one_in_split_and_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "BLOCK_BYTES", 16)
+    monkeypatch.setattr(cutting, "MAX_CHARS", 20)
+    texts = [f"{i:02} " * 30 for i in range(60)]
+    (tmp_path / "a.txt").write_text("|".join(texts))
+    read = SourceOptions(separator="|")
+    run(tmp_path / "a.txt", tmp_path / "out", read=read, split="hash", val_fraction=0.3)
+    found = []
+    for split in ("train", "val"):
+        tokens = TokenFile(tmp_path / "out", split)  # type: ignore[arg-type]
+        text = byte_tokenizer().decode(tokens.ids.tolist())
+        assert tokens.document_starts.tolist() == [91 * i for i in range(len(tokens) // 91)]
+        found += text.removesuffix(END).split(END)
+    assert sorted(found) == texts
 
 
 def test_documents_stay_in_their_split_when_others_are_added(rows: Path, tmp_path: Path) -> None:
@@ -197,8 +215,10 @@ def test_ids_are_as_wide_as_the_vocabulary_needs(
 def test_splits_without_documents_are_refused_and_no_validation_is_allowed(rows: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of 300 documents is for validation; use split=tail"):
         run(rows, tmp_path / "out", split="hash", val_fraction=1e-9)
-    with pytest.raises(DataError, match=r"val_fraction: 1\.0 is no share"):
-        run(rows, tmp_path / "out", val_fraction=1.0)
+    with pytest.raises(ConfigError, match=r"val_fraction: 1\.0 is no share"):
+        PrepareOptions(val_fraction=1.0)
+    with pytest.raises(ConfigError, match="n_workers: 0 processes"):
+        PrepareOptions(n_workers=0)
     assert run(rows, tmp_path / "out", val_fraction=0.0).meta["splits"]["val"]["n_tokens"] == 0
     assert len(TokenFile(tmp_path / "out", "val")) == 0
 

@@ -59,6 +59,10 @@ def test_top_p_keeps_the_smallest_nucleus(p: float, ties: bool) -> None:
         assert kept == set(order[:n])
 
 
+def test_top_p_takes_no_more_once_the_sum_is_exactly_p() -> None:
+    assert kept_ids(keep_top_p(torch.zeros(1, 2), 0.5)) == [{0}]
+
+
 def test_top_p_ranks_the_whole_vocabulary_where_its_head_is_not_enough() -> None:
     kept = keep_top_p(torch.zeros(1, 5000, dtype=torch.float64), 0.49995)
     assert kept.isfinite().sum() == 2500
@@ -140,10 +144,13 @@ def test_draws_follow_the_distribution(settings: dict[str, Any]) -> None:
     assert ((counts[possible] - expected) ** 2 / expected).sum() < 27.9
 
 
-def test_a_token_of_probability_zero_is_never_drawn_even_at_the_ends() -> None:
-    probs = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]]).expand(5000, 5)
-    drawn = draw(probs, [torch.Generator().manual_seed(0)] * 5000)
-    assert set(drawn.tolist()) == {1, 3}
+@pytest.mark.parametrize(("uniform", "token"), [(0.0, 1), (0.25, 3), (1 - 2**-24, 3)])
+def test_a_token_of_probability_zero_is_never_drawn(
+    monkeypatch: pytest.MonkeyPatch, uniform: float, token: int
+) -> None:
+    """Not by the least and not by the largest number a generator gives, nor by one exactly between two tokens."""
+    monkeypatch.setattr(torch, "rand", lambda *size, **kwargs: torch.full(size, uniform))
+    assert draw(torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]]), row_generators(0, 1)).tolist() == [token]
 
 
 def test_rows_draw_alone_what_they_draw_in_a_batch() -> None:

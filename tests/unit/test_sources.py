@@ -29,9 +29,11 @@ def test_separator_divides_and_places_are_kept(tmp_path: Path) -> None:
     assert found == [Document("one\ntwo\n", "a.txt", 1), Document("three\n", "a.txt", 4)]
 
 
-def test_empty_separator_is_refused() -> None:
+def test_impossible_options_are_refused() -> None:
     with pytest.raises(ConfigError, match="separator: '' separates nothing"):
         SourceOptions(separator="")
+    with pytest.raises(ConfigError, match="world_bytes: 0 bytes"):
+        SourceOptions(world_bytes=0)
 
 
 @pytest.mark.parametrize("block_bytes", [1, 2, 3, 7, 64, 1 << 19])
@@ -72,12 +74,12 @@ def test_equal_ids_are_kept_on_request(tmp_path: Path) -> None:
 
 
 def test_folder_is_read_in_sorted_order_without_hidden_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("b/2.txt", "a.md", "b/1.jsonl", ".git/x.txt", ".hidden.txt", "c.png"):
+    for name in ("b/2.txt", "z.txt", "a.md", "c.txt", "b/1.jsonl", "b.txt", ".git/x.txt", ".hidden.txt", "c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('{"text": "row"}' if name.endswith("l") else name)
     with caplog.at_level(logging.WARNING):
         found = read(tmp_path)
-    assert [document.file for document in found] == ["a.md", "b/1.jsonl", "b/2.txt"]
+    assert [document.file for document in found] == ["a.md", "b/1.jsonl", "b/2.txt", "b.txt", "c.txt", "z.txt"]
     assert "1 files of other kinds left out: 1 .png" in caplog.text
 
 

@@ -15,7 +15,7 @@ from legollm.architectures import build
 from legollm.errors import ContextError
 from legollm.generation import complete as complete_module
 from legollm.generation.cache import FullCache
-from legollm.generation.complete import Decoding
+from legollm.generation.complete import DEFAULT_DECODING, Decoding
 from legollm.generation.sampling import Sampling
 from legollm.generation.text import Before, TextCompletion, TextStream, generate_text, generate_texts, stream_text
 from legollm.interfaces import Cache
@@ -52,10 +52,10 @@ class Scripted(nn.Module):
     forward = hidden
 
 
-def stream(script: str | Sequence[int], sampling: Sampling = GREEDY, decoding: Decoding | None = None) -> TextStream:
-    return stream_text(
-        Scripted(script), TOKENIZER, "?", sampling, stop_ids=[END], decoding=decoding or Decoding(use_cache=True)
-    )
+def stream(
+    script: str | Sequence[int], sampling: Sampling = GREEDY, decoding: Decoding = DEFAULT_DECODING
+) -> TextStream:
+    return stream_text(Scripted(script), TOKENIZER, "?", sampling, stop_ids=[END], decoding=decoding)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -159,8 +159,7 @@ def test_many_texts_are_what_each_stream_says() -> None:
     model = build("llama3", vocab_size=257, n_layers=1, d_model=32, n_heads=2, max_seq_len=64).double().eval()
     for weight in model.parameters():
         weight.data.mul_(3)
-    prompts: list[str | list[int]] = ["one", "a longer prompt", [END, 7], "", "日本"]
-    prompts.remove("")
+    prompts: list[str | list[int]] = ["one", "a longer prompt", [END, 7], "日本"]
     sampling = Sampling(max_new_tokens=40, seed=5, stop=("e", "\x10\x11"), stop_ids=(3,), temperature=1.2)
     together = generate_texts(model, TOKENIZER, prompts, sampling, decoding=Decoding(batch_size=3))
     for i, (prompt, completion) in enumerate(zip(prompts, together, strict=True)):

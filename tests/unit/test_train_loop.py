@@ -94,7 +94,8 @@ def run(
 ) -> tuple[TrainState, Journal, torch.optim.Optimizer]:
     journal, state = Journal(), state or TrainState()
     optimizer = optimizer or build_optimizer(model, OptimConfig(lr=lr))
-    cfg = TrainConfig(**({"precision": "float32", "eval_every": 0, "save_every": 0, "log_every": 1} | settings))
+    usual: dict[str, Any] = {"precision": "float32", "eval_every": 0, "save_every": 0, "log_every": 1}
+    cfg = TrainConfig(**(usual | settings))
     train(
         model,
         objective or NextToken(),

@@ -11,12 +11,13 @@ import pytest
 
 from legollm.data.world import corpus, describe, documents, split_of, stories
 from legollm.data.world.draw import Draw
+from legollm.data.world.frames_facts import FACTS
 from legollm.data.world.narration import FRAMES, narrate
 from legollm.data.world.plots import PLOTS
 from legollm.data.world.state import Person, Slot, Spot, Thing, World
 from legollm.data.world.sums import letters, parity
 
-FIRST_MEGABYTE = "0"
+FIRST_MEGABYTE = "5a9f895298c3fac052a78b1e22917e4b91a8e28ca6734e609df687f583e0b259"
 
 
 class WatchedWorld(World):
@@ -45,8 +46,6 @@ class WatchedWorld(World):
         elif verb == "answers_nested":
             assert self.at[thing] is slots["into"]
             assert self.at[slots["into"]] is slots["outer"]
-        elif verb == "answers_have":
-            assert self.at[thing] is who[0]
         elif verb == "answers_who":
             assert self.at[thing] is slots["other"]
         elif verb == "answers_where_person":
@@ -80,11 +79,11 @@ def test_streams_can_be_cut_anywhere():
 
 def test_splits_share_no_document():
     train, val = (
-        {document.text for document in documents(1, 0, 5000, split) if document.text.count("\n") == 1}
+        {document.text for document in documents(1, 0, 2500, split) if document.text.count("\n") == 1}
         for split in ("train", "val")
     )
     assert train.isdisjoint(val)
-    assert 0.03 < len(val) / len(train) < 0.07
+    assert 0.03 < len(val) / len(train) < 0.075
 
 
 def test_corpus_stops_after_the_document_that_reaches_the_size():
@@ -93,20 +92,19 @@ def test_corpus_stops_after_the_document_that_reaches_the_size():
 
 
 def test_rich_enough_to_be_worth_learning():
-    figures = describe(1, 4000)
+    figures = describe(1, 2000)
     assert figures.n_distinct > 0.99 * figures.n_documents
     assert figures.n_word_types >= 1500
     assert 0.25 < figures.bits_per_byte < 0.6
     assert sum(map(len, FRAMES.values())) >= 500
-    text = "".join(story.text for story in stories(1, 0, 2500)).encode()
+    text = "".join(story.text for story in stories(1, 0, 1200)).encode()
     assert 8 * len(lzma.compress(text)) / len(text) > 1.0
 
 
 def test_every_frame_can_be_told():
     told = {event.verb for i in range(1500) for event in _log(i)}
-    from_scenes = {"backdrop", "mood", "is_at", "lies", "works", "eats", "costs", "leaves", "comes_before", "comes_after"}
-    from_scenes |= {"has_some", "gives_fruit", "one_of", "not_there", "every", "go_on_day"}
-    assert set(FRAMES) == told | from_scenes
+    assert set(FRAMES) - told <= set(FACTS)
+    assert told <= set(FRAMES)
 
 
 def _log(i: int):
@@ -116,8 +114,8 @@ def _log(i: int):
 
 
 def test_a_third_of_the_stories_ask_where_something_is():
-    texts = [story.text for story in stories(1, 0, 2000)]
-    asks = [re.search(r'here is [^.?!]*\?|asked where |asked \w+ where |seen [A-Z]\w+\?', text) for text in texts]
+    texts = [story.text for story in stories(1, 0, 1000)]
+    asks = [re.search(r"here is [^.?!]*\?|asked where |asked \w+ where |seen [A-Z]\w+\?", text) for text in texts]
     assert 0.25 < sum(found is not None for found in asks) / len(texts) < 0.6
 
 
@@ -135,24 +133,36 @@ WRONG = {
 }
 
 
+@pytest.fixture(scope="module")
+def grammar_sample():
+    return list(documents(3, 0, 1500, "train"))
+
+
 @pytest.mark.parametrize("pattern", WRONG.values(), ids=WRONG)
-def test_grammar(pattern):
-    for document in documents(3, 0, 1500, "train"):
+def test_grammar(grammar_sample, pattern):
+    for document in grammar_sample:
         for line in document.text.splitlines():
             if not line.startswith("A: "):
                 assert not re.search(pattern, line), line
 
 
 def test_quotation_marks_come_in_pairs_and_sentences_end():
-    for story in stories(4, 0, 1500):
+    for story in stories(4, 0, 600):
         assert story.text.count('"') % 2 == 0
         assert re.search(r'[.!?]"?\n$', story.text)
 
 
-def test_pronouns_only_follow_their_own_subject():
-    """He and she stand for the last person that was a subject: the first sentence never has one."""
-    for story in stories(5, 0, 500):
-        assert not re.match(r"(He|She|They) ", story.text)
+def test_a_pronoun_can_only_mean_one_person():
+    """It stands for the subject before it, and not where somebody else of the same kind has just been named."""
+    she, he = ("she", "her", "her", "herself", "was"), ("he", "him", "his", "himself", "was")
+    ann, eve, bob = Person("Ann", she), Person("Eve", she), Person("Bob", he)
+    for i in range(100):
+        for last_who, other, who, may in ((ann, bob, ann, True), (ann, eve, ann, False), (bob, ann, ann, False)):
+            world = World()
+            world.tell("praise", last_who, other=other)
+            world.tell("mood", who)
+            second = narrate(Draw("pronoun", i), world.log)[1]
+            assert second.startswith(("Ann", "She") if may else "Ann")
 
 
 def test_key_is_the_text():

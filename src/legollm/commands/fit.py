@@ -102,6 +102,7 @@ def fit(job: Job) -> TrainState:
     numbers.rewind(state.step)
     if state.step >= job.train.max_steps:
         return state
+    (job.folder / "diverged.json").unlink(missing_ok=True)
     cfg = replace(job.train, precision=pick_precision(precision, device))
     with Signals() as signals, choose_view(cfg.max_steps, title=job.title, lines=job.lines) as view:
         if start:

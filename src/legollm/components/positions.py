@@ -146,7 +146,7 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("inv_freq", scaling.apply(inv_freq) if scaling else inv_freq, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Follow the module to its device but not to its dtype: bfloat16 is off by whole turns at position 1000."""
+        """Follow the module to its device, not to its dtype: bfloat16 angles are off by a radian at position 1000."""
         exact = self.inv_freq
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.inv_freq = exact.to(self.inv_freq.device)

@@ -19,7 +19,7 @@ from legollm.config.kinds import (
     tag_of,
 )
 from legollm.config.spelling import near_miss, none_of
-from legollm.config.tree import Given, Tree, is_soft, join, leaves, merge, tree_of, without_soft
+from legollm.config.tree import Given, Tree, is_soft, join, merge, origin_of, tree_of, without_soft
 from legollm.config.values import convert_plain, is_null
 from legollm.errors import ConfigError
 
@@ -61,11 +61,11 @@ class Resolver:
         if classes and classes == members_of(kind):
             return self.settings(classes, node, at, default, optional=is_optional(kind))
         if isinstance(node, dict):
-            raise refuse(at, f"expected {name_of(kind)}, found settings below it", next(leaves(node), None))
+            raise refuse(at, f"expected {name_of(kind)}, found settings below it", origin_of(node))
         try:
             value = convert_plain(kind, node)
         except ValueError as error:
-            raise refuse(at, str(error), node) from error
+            raise refuse(at, str(error), node.origin) from error
         self.origins[at] = node.origin
         return value
 
@@ -85,7 +85,7 @@ class Resolver:
                 shorthand = getattr(classes[0], "SHORTHAND", None) if len(classes) == 1 else tag_of(classes[0])
                 if not shorthand:
                     example = f"{at}.{next(iter(hints_of(classes[0])))}=..."
-                    raise refuse(at, f"expected settings below it, such as {example}", short)
+                    raise refuse(at, f"expected settings below it, such as {example}", short.origin)
                 if shorthand not in later:
                     tree[shorthand] = short
         if len(classes) > 1:
@@ -101,7 +101,7 @@ class Resolver:
             owners = [name for name, cls in by_tag.items() if chosen(preset, self.presets.get(cls, {}))]
             if not owners and wanted is None:
                 every = [name for cls in classes for name in self.presets.get(cls, {})]
-                raise refuse(join(at, "preset"), none_of(preset.value, every), preset)
+                raise refuse(join(at, "preset"), none_of(preset.value, every), preset.origin)
             wanted = Given(owners[0], preset.origin) if owners else wanted
         if wanted is None:
             usual = next((name for name, cls in by_tag.items() if type(default) is cls), next(iter(by_tag)))
@@ -162,11 +162,10 @@ class Resolver:
             why = f"{cls.__name__} has no such setting; {possible}"
         else:
             why = f"no such setting; did you mean {near}?" if near else f"no such setting; {possible}"
-        return refuse(join(at, key), why, next(leaves(node), None))
+        return refuse(join(at, key), why, origin_of(node))
 
     def not_among(self, possible: Mapping[str, Any], node: "Tree | Given", at: str) -> ConfigError:
-        leaf = next(leaves(node), None)
-        return refuse(at, none_of(node.value if isinstance(node, Given) else "a mapping", possible), leaf)
+        return refuse(at, none_of(node.value if isinstance(node, Given) else "a mapping", possible), origin_of(node))
 
 
 def chosen(node: Given, possible: Mapping[str, Any]) -> bool:
@@ -174,13 +173,13 @@ def chosen(node: Given, possible: Mapping[str, Any]) -> bool:
     return isinstance(node.value, str) and node.value in possible
 
 
-def culprit(message: str, tree: Tree) -> Given | None:
-    """The value to blame for a message: the first setting it names that the user wrote, else the first in a preset."""
+def culprit(message: str, tree: Tree) -> str | None:
+    """Where the value to blame was written: the first one in the message that the user gave, else one of a preset."""
     named = [node for word in re.findall(r"\w+", message) if isinstance(node := tree.get(word), Given)]
-    return next((node for node in named if not node.is_soft), named[0] if named else None)
+    return next((node.origin for node in named if not node.is_soft), named[0].origin if named else None)
 
 
-def refuse(at: str, why: str, leaf: Given | None) -> ConfigError:
+def refuse(at: str, why: str, origin: str | None) -> ConfigError:
     """The error: where it was written, which setting, what is wrong."""
-    where = f"{leaf.origin}: " if leaf and leaf.origin not in ("command line", "default") else ""
+    where = "" if origin in (None, "command line", "default") else f"{origin}: "
     return ConfigError(f"{where}{at}: {why}" if at else f"{where}{why}")

@@ -6,7 +6,7 @@ writing: the last one wins.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -26,6 +26,14 @@ class Given:
 
 
 Tree: TypeAlias = dict[str, "Tree | Given"]
+
+
+class Section(Tree):
+    """Settings below a key of a YAML file, and the place of that key."""
+
+    def __init__(self, origin: str) -> None:
+        super().__init__()
+        self.origin = origin
 
 
 def tree_of(value: Any, origin: str) -> Tree:
@@ -67,13 +75,11 @@ def is_soft(node: "Tree | Given") -> bool:
     return node.is_soft if isinstance(node, Given) else bool(node) and all(is_soft(child) for child in node.values())
 
 
-def leaves(node: "Tree | Given") -> Iterator[Given]:
-    """Every value in it."""
-    if isinstance(node, Given):
-        yield node
-    else:
-        for child in node.values():
-            yield from leaves(child)
+def origin_of(node: "Tree | Given") -> str | None:
+    """Where a value or some settings were written; of settings on a command line, where the first of them was."""
+    if isinstance(node, Given | Section):
+        return node.origin
+    return next((origin for child in node.values() if (origin := origin_of(child))), None)
 
 
 def join(at: str, key: str) -> str:

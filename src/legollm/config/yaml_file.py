@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from legollm.config.tree import Given, Tree
+from legollm.config.tree import Given, Section, Tree
 from legollm.errors import ConfigError
 
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = 100_000  # seconds of parsing; the longest of our own has 5,000
 MAX_DEPTH = 32
 MAX_NODES = 10_000  # counted with aliases expanded: a few hundred bytes of nested aliases can ask for 10^9 nodes
 NULLS = ("", "~", "null", "Null", "NULL")
@@ -39,7 +39,7 @@ def read_yaml(path: Path) -> Tree:
             return {}
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"{path}:{root.start_mark.line + 1}: expected a mapping of settings, `key: value`")
-        return Walk(str(path)).mapping(root, depth=1)
+        return Walk(str(path)).mapping(root, Section(str(path)), depth=1)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
@@ -78,19 +78,20 @@ class Walk:
     def __init__(self, name: str) -> None:
         self.name, self.n_nodes = name, 0
 
-    def mapping(self, node: yaml.MappingNode, depth: int) -> Tree:
-        tree: Tree = {}
+    def mapping(self, node: yaml.MappingNode, tree: Tree, depth: int) -> Tree:
+        """The keys below `node`, put into `tree`."""
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
+            origin = f"{self.name}:{line}"
             if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
                 raise ConfigError(f"{self.name}:{line}: a key must be a word")
             if key_node.value in tree:
                 raise ConfigError(f"{self.name}:{line}: {key_node.value!r} is given twice; keep one of them")
             self.check(value_node, line, depth)
             if isinstance(value_node, yaml.MappingNode):
-                tree[key_node.value] = self.mapping(value_node, depth + 1)
+                tree[key_node.value] = self.mapping(value_node, Section(origin), depth + 1)
             else:
-                tree[key_node.value] = Given(self.value(value_node, line, depth), f"{self.name}:{line}")
+                tree[key_node.value] = Given(self.value(value_node, line, depth), origin)
         return tree
 
     def value(self, node: yaml.Node, line: int, depth: int) -> Any:

@@ -30,7 +30,7 @@ from legollm.data.documents import BadRows, Piece
 from legollm.data.loader import FORMAT, FORMAT_VERSION, Ids
 from legollm.data.sources import Source, Split
 from legollm.data.split import SplitPlan, SplitRule, plan_split, split_pieces
-from legollm.errors import DataError, TokenizerError
+from legollm.errors import ConfigError, DataError, TokenizerError
 from legollm.interfaces import Tokenizer
 
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -58,6 +58,14 @@ class PrepareOptions:
     """Another seed puts other documents into validation (hash only)."""
     n_workers: int = 1
     """Processes that tokenise; 1 works in this one."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_fraction < 1:
+            raise ConfigError(
+                f"val_fraction: {self.val_fraction} is no share of a corpus; give 0 (no validation) up to below 1"
+            )
+        if self.n_workers < 1:
+            raise ConfigError(f"n_workers: {self.n_workers} processes cannot work; give 1 or more")
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ class SourceOptions:
     def __post_init__(self) -> None:
         if self.separator == "":
             raise ConfigError("separator: '' separates nothing; give the text between two documents, or null")
+        if self.world_bytes < 1:
+            raise ConfigError(f"world_bytes: {self.world_bytes} bytes are no corpus; give at least 1")
 
 
 Reader = Callable[[Path, str, SourceOptions, BadRows], Iterator[Piece]]

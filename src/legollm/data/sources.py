@@ -165,7 +165,7 @@ def open_folder(spec: str, options: SourceOptions) -> Source:
         raise DataError(f"{spec}: {found}; readable are {', '.join(possible)}; see text_suffixes for further endings")
     if others:
         log.warning("%s: %d files of other kinds left out: %s", spec, others.total(), listing)
-    return FileSource(root.name, files, options, {})
+    return FileSource(root.resolve().name, files, options, {})
 
 
 def _visible_files(root: Path) -> Iterator[Path]:

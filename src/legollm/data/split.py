@@ -32,17 +32,15 @@ class SplitPlan:
 
 
 def plan_split(source: Source, rule: SplitRule, *, val_fraction: float, seed: int) -> SplitPlan:
-    """Read the corpus once and decide for each document.
+    """Read the corpus once and decide for each document; val_fraction is from 0 up to below 1.
 
     Raises:
-        DataError: a fraction outside [0, 1), or no document for one of the splits.
+        DataError: no document for one of the splits.
     """
-    if not 0 <= val_fraction < 1:
-        raise DataError(f"val_fraction: {val_fraction} is no share of the corpus; give 0 (no validation) up to below 1")
     if source.splits:
         return SplitPlan("own")
     n_chars, in_val = 0, bytearray()
-    salt = seed.to_bytes(8, "little", signed=True)
+    salt = f"{seed}:".encode()
     digest = hashlib.sha256(salt)
     for piece in source.pieces(BadRows(source.on_bad_row)):
         n_chars += len(piece.text)

@@ -26,6 +26,4 @@ class DecodeStream:
 
     def flush(self) -> str:
         """What is left at the end: U+FFFD if a character was begun and never finished. Then the stream starts anew."""
-        rest = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return rest
+        return self._decoder.decode(b"", final=True)

@@ -44,9 +44,7 @@ def where_talk(draw: Draw, world: World, one: Person, two: Person, thing: Thing)
     """`one` asks where `thing` is; `two` knows and tells the truth."""
     world.tell("asks_where", one, thing=thing, other=two)
     holder = world.at[thing]
-    if holder is two:
-        world.tell("answers_have", two, thing=thing)
-    elif isinstance(holder, Person):
+    if isinstance(holder, Person):
         world.tell("answers_who", two, thing=thing, other=holder)
     elif isinstance(holder, Thing) and isinstance(world.at.get(holder), Thing) and draw.chance(0.7):
         outer = world.at[holder]

@@ -48,16 +48,19 @@ def stories(seed: int, start: int, stop: int) -> Iterator[Story]:
         yield _story(Draw(seed, "story", i))
 
 
-def documents(seed: int, start: int, stop: int, split: Split) -> Iterator[Story]:
+def documents(
+    seed: int, start: int, stop: int, split: Split, *, question_share: float = QUESTION_SHARE
+) -> Iterator[Story]:
     """The mixture, those of number start .. stop - 1 that belong to `split`: stories, scenes with questions, sums.
 
+    question_share: the share of scenes with questions among all documents, between 0 and 1 - SUM_SHARE, both excluded.
     Of a document of sums, the sums that belong to the other split are left out; the key is that of the first.
     """
     for i in range(start, stop):
         draw = Draw(seed, "document", i)
-        if draw.chance(QUESTION_SHARE):
+        if draw.chance(question_share):
             text, key = question_text(draw)
-        elif draw.chance(SUM_SHARE / (1 - QUESTION_SHARE)):
+        elif draw.chance(SUM_SHARE / (1 - question_share)):
             problems = [
                 problem for _ in range(_SUMS_PER_DOCUMENT) if split_of((problem := draw_sum(draw)).key) == split
             ]
@@ -71,11 +74,11 @@ def documents(seed: int, start: int, stop: int, split: Split) -> Iterator[Story]
             yield Story(text, key, draw.bits)
 
 
-def corpus(seed: int, n_bytes: int, split: Split) -> Iterator[str]:
+def corpus(seed: int, n_bytes: int, split: Split, *, question_share: float = QUESTION_SHARE) -> Iterator[str]:
     """Texts of `documents` until they have n_bytes bytes of UTF-8, the last one whole."""
     made, i = 0, 0
     while made < n_bytes:
-        for document in documents(seed, i, i + 1, split):
+        for document in documents(seed, i, i + 1, split, question_share=question_share):
             made += len(document.text.encode())
             yield document.text
         i += 1

@@ -112,7 +112,7 @@ DEEDS = {
         {who} handed {thing} to {other}.
         {who} <slowly> gave {thing} to {other}.
         {who} passed {thing} to {other}.
-        {who} <slowly> handed {other} {thing:full}.
+        {who} <slowly> handed {thing:full} to {other}.
         {who} held out {thing}, and {other} took it.
     """,
     "lends": """
@@ -129,7 +129,7 @@ DEEDS = {
     """,
     "gives_back": """
         {who} gave {thing} back to {other}.
-        {who} <slowly> gave {other} {thing} back.
+        {who} <slowly> gave {thing} back to {other}.
         {who} handed {thing} back to {other}.
         {who} returned {thing} to {other}.
         "Here is your {thing:noun}, {other}," {who} said.
@@ -362,13 +362,6 @@ DEEDS = {
         {who} looked for {other} everywhere.
         {who} <slowly> called {other}.
         {who} noticed that {other} was gone.
-    """,
-    "pet_found": """
-        {into:at} sat {who}.
-        {who} sat {into:at}.
-        {who} lay {into:at} and slept.
-        {into:at} lay {who}, <tired> but well.
-        {who} was {into:at}, wet and <tired>.
     """,
     "feeds": """
         {who} gave {other} some <food>.

@@ -62,7 +62,7 @@ FACTS = {
     "costs": """
         {thing} cost {price}.
         there was {thing:a} for {price}.
-        for {price}, one could buy {thing:a}.
+        for {price}, anybody could buy {thing:a}.
         the price of {thing} was {price}.
     """,
     "leaves": """

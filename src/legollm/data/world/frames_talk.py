@@ -50,11 +50,6 @@ TALK = {
         "In {into}, which is in {outer}," {who} answered.
         {who} said that it was in {into}, inside {outer}.
     """,
-    "answers_have": """
-        "I have it," {who} said.
-        "Here it is," {who} answered.
-        {who} said <slowly> that {he} had it.
-    """,
     "answers_who": """
         "{other} has it," {who} said.
         {who} said that {other} had it.

@@ -400,4 +400,11 @@ VIEWS = {
         and that was that.
         it is good to have friends.
     """,
+    "pet_found": """
+        {into:at} sat {who}.
+        {who} sat {into:at}.
+        {who} lay {into:at} and slept.
+        {into:at} lay {who}, <tired> but well.
+        {who} was {into:at}, wet and <tired>.
+    """,
 }

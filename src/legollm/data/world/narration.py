@@ -19,15 +19,25 @@ _TIME_WORD, _PRONOUN, _JOIN = 0.3, 0.75, 0.75
 _THEY = ("they", "them", "their", "themselves", "were")
 
 
+class _It:
+    """What a thing is called the second time in one sentence, whatever form the frame asks for."""
+
+    def __format__(self, form: str) -> str:
+        return "it"
+
+
+_IT = _It()
+
+
 class Frame(NamedTuple):
     """A sentence with open slots, ready for str.format: the fills are positional, the slots have names."""
 
     text: str
     fills: tuple[tuple[str, ...], ...]
     is_act: bool
-    """Says what {who} did: may follow a time word, and may be the second half of a sentence."""
+    """Says first of all what {who} did: it may follow a time word."""
     is_plain: bool
-    """Such an act in one clause, which a second one may join."""
+    """Does so in one clause: two of them may share a sentence."""
     has_subject: bool
 
 
@@ -39,7 +49,7 @@ def _frame(line: str, *, is_act: bool) -> Frame:
         words = FILLS[name][names[:i].count(name) :: names.count(name)]
         fills.append(tuple(map(with_article, words)) if article else words)
     is_act = is_act and line.startswith("{who} ")
-    is_plain = is_act and not re.search(r",| and |!|:", line)
+    is_plain = is_act and not re.search(r",| and | that |[!:] ", line)
     return Frame(_FILL.sub("{}", line), tuple(fills), is_act, is_plain, "{who}" in line or "{name}" in line)
 
 
@@ -81,10 +91,13 @@ def narrate(draw: Draw, events: Iterable[Event], *, fluent: bool = True, pronoun
         if event.verb == "next_day":
             part = draw.pick(_PARTS)
         frame = draw.pick(FRAMES[event.verb])
-        goes_on = can_go_on and frame.is_act and last is not None and event.who == last.who and draw.chance(_JOIN)
+        goes_on = can_go_on and frame.is_plain and last is not None and event.who == last.who and draw.chance(_JOIN)
+        slots: Mapping[str, object] = event.slots
+        if goes_on and last is not None and "thing" in slots and slots["thing"] is last.slots.get("thing"):
+            slots = {**slots, "thing": _IT}
         earlier = last if pronouns or event.verb == "mood" else None
         text = frame.text.format(
-            *map(draw.pick, frame.fills), **_subject(draw, event, earlier, goes_on), part=part, **event.slots
+            *map(draw.pick, frame.fills), **_subject(draw, event, earlier, goes_on), part=part, **slots
         )
         if goes_on:
             sentences[-1] = f"{sentences[-1][:-1]} and{text}"

@@ -138,7 +138,7 @@ def market(draw: Draw, world: World) -> None:
     maybe(draw, world, 0.5, "meets_seller", buyer, other=seller)
     world.tell("on_sale", thing=wanted, second=other)
     aside(draw, world, buyer)
-    maybe(draw, world, 0.5, "asks_price", buyer, thing=wanted)
+    world.tell("asks_price", buyer, thing=wanted)
     world.tell("says_price", seller, thing=wanted, price=NUMBERS[price])
     maybe(draw, world, 0.4, "too_dear", buyer, thing=other)
     world.take(buyer, wanted, how="buys", price=NUMBERS[price])

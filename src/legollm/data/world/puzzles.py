@@ -126,7 +126,7 @@ def order(draw: Draw) -> Scene:
 
 
 def counts(draw: Draw) -> Scene:
-    """Three people with so many fruits each; one gives some away."""
+    """Three people with so many of one kind of fruit each."""
     world, who = World(), cast.people(draw, 3)
     fruit = draw.pick(FRUIT)
     amounts = [4 + i for i in draw.sample(range(9), 3)]

@@ -134,9 +134,9 @@ def preferences(
 
 
 def question_text(draw: Draw) -> tuple[str, str]:
-    """A scene with one to six of its questions, for pre-training, and its key."""
+    """A scene with one to eight of its questions, for pre-training, and its key."""
     scene = draw.pick(SCENES)[0](draw)
-    asks = draw.sample(scene.asks, min(len(scene.asks), 1 + draw.below(6)))
+    asks = draw.sample(scene.asks, min(len(scene.asks), 1 + draw.below(8)))
     return scene.text + "\n" + "".join(f"Q: {ask.question}\nA: {ask.answer}\n" for ask in asks), scene.key
 
 
