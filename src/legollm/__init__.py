@@ -1,8 +1,8 @@
 """legollm: language models out of parts one can read.
 
-    import legollm
-    lm = legollm.load("runs/demo/checkpoint")   # .model .tokenizer .config
-    print(lm.generate("Mira put the key", max_new_tokens=40, temperature=0.8, seed=1))
+import legollm
+lm = legollm.load("runs/demo/checkpoint")   # .model .tokenizer .config
+print(lm.generate("Mira put the key", max_new_tokens=40, temperature=0.8, seed=1))
 """
 
 from typing import TYPE_CHECKING, Any

@@ -19,6 +19,7 @@ from legollm.checkpoints.manifest import latest, steps, verify
 from legollm.training.metrics import read_rows
 
 N_STEPS, SAVE_EVERY = 60, 5
+PATIENCE_S = 600  # only so that a hang ends
 TEXT = "".join(
     f"{name} put the {thing} {where}. Where is the {thing}? It is {where}.\n"
     for name in ("Mira", "Tom", "Ada", "Old Ben")
@@ -106,7 +107,7 @@ def forked() -> Iterator[Callable[[Path], ForkServerProcess]]:
 
 
 def ended(process: ForkServerProcess) -> int | None:
-    process.join(timeout=120)
+    process.join(timeout=PATIENCE_S)
     return process.exitcode
 
 
@@ -143,7 +144,7 @@ def step_now(folder: Path) -> int:
 
 def wait_until(happened: Callable[[], bool], is_alive: Callable[[], bool]) -> None:
     """Until it happened, or until the process cannot make it happen any more."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while is_alive() and not happened() and time.monotonic() < deadline:
         time.sleep(0.001)
 
@@ -185,7 +186,7 @@ def test_a_signal_saves_ends_with_status_three_and_the_same_command_continues(
     process = legollm(folder)
     wait_until(lambda: step_now(folder) >= 13, lambda: process.poll() is None)
     process.send_signal(getattr(signal, name))
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3, said
     assert said.startswith(f"legollm: {name} at step ")
     assert said.count("\n") == 1
@@ -247,7 +248,7 @@ def test_fifty_kills_while_saving(tmp_path: Path, forked: Any) -> None:
         process = context.Process(target=save_for_ever, args=(root, there))
         process.start()
         there.close()
-        assert here.poll(60)
+        assert here.poll(PATIENCE_S)
         acknowledged = here.recv()
         time.sleep(rng.random() * 0.05)
         process.kill()

@@ -34,10 +34,10 @@ def says(capsys: Capture, *words: str, status: int = 0) -> str:
     return str(out)
 
 
-def fresh(*words: str, code: str = "", **environment: str) -> "subprocess.Popen[str]":
+def fresh(*words: str, code: str = "") -> "subprocess.Popen[str]":
     """The program, or some code, in a new Python that finds the package in src/."""
     call = ["-c", code] if code else ["-m", "legollm", *words]
-    env = {**os.environ, "PYTHONPATH": str(SRC), **environment}
+    env = {**os.environ, "PYTHONPATH": str(SRC), "PYTHONUNBUFFERED": ""}
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, *call], stdout=pipe, stderr=pipe, text=True, env=env)
 

@@ -208,6 +208,7 @@ def test_keys_of_a_preset_that_the_architecture_lacks_are_dropped_but_never_the_
         (["cut.size=3", "cut=char"], Cut(kind="char", size=3)),
         (["cut=char", "cut.kind=word"], Cut(kind="word")),
         (["cut.kind=word", "cut=char"], Cut(kind="char")),
+        (["cut.kind=word", "cut=char", "cut.kind=byte"], Cut(kind="byte")),
         (["preset=small", "cut.size=3"], Cut(kind="char", size=3)),
         (["preset=small", "cut=word"], Cut(kind="word")),
     ],
@@ -359,6 +360,26 @@ def test_a_needed_setting() -> None:
         config.resolve(Needy, {})
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("optim.waarmup=1", "optim.warmup"),  # a neighbour
+        ("wramup=1", "optim.warmup"),  # elsewhere
+        ("model.warmpu=1", "optim.warmup"),  # misspelt and in the wrong place
+        ("optim.d_model=1", "model.d_model"),  # in the wrong place
+        ("optim.l=1", "optim.lr"),  # short names are far from each other
+        ("d-model=1", "model.d_model"),
+        ("preste=small", "preset"),
+    ],
+)
+def test_what_was_probably_meant(word: str, meant: str) -> None:
+    assert refusal(word).endswith(f"no such setting; did you mean {meant}?")
+
+
+def test_what_nobody_can_guess_lists_what_is_possible() -> None:
+    assert refusal("optim.xyzzy=1") == "optim.xyzzy: no such setting; possible: lr, betas, warmup"
+
+
 # Files
 
 
@@ -505,6 +526,13 @@ def test_to_yaml_reads_back_exactly(run: Run, write: Write) -> None:
 @pytest.mark.parametrize("run", HARD, ids=range(len(HARD)))
 def test_describe_reads_back_exactly(run: Run, write: Write) -> None:
     assert value(path=write(config.describe(config.Resolved(run)))) == run
+
+
+@pytest.mark.parametrize("run", HARD, ids=range(len(HARD)))
+def test_every_value_is_one_line(run: Run) -> None:
+    """Between its key and its origin, at any depth, there is no room for two."""
+    for one in (run.prompt, run.run, run.stop, run.optim.betas):
+        assert len(config.describe_value(one).splitlines()) == 1
 
 
 def test_describe_has_documentation_values_and_origins() -> None:

@@ -1,7 +1,7 @@
 """AdamW against torch's own, who decays, and memory that survives a file."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -106,10 +106,11 @@ def test_only_matrices_are_pulled_to_zero() -> None:
         torch.testing.assert_close(parameter.data, expected)
 
 
-def test_memory_survives_a_file_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_memory_survives_a_file_exactly(tmp_path: Path, name: Literal["adamw", "muon"]) -> None:
     """Ten steps, through a file, ten more: bit for bit the twenty of a run that never stopped."""
     never_stopped, model = tiny(), tiny()
-    cfg = OptimConfig(lr=1e-2)
+    cfg = OptimConfig(name=name, lr=1e-2)
     one, before = build_optimizer(never_stopped, cfg), build_optimizer(model, cfg)
     for seed in range(10):
         random_step(never_stopped, one, seed)

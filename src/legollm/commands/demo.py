@@ -150,7 +150,7 @@ def measured_results(cfg: DemoRun, base: Path) -> dict[str, Any]:
             part = [one for one, q in zip(answered, asked, strict=True) if (q.steps == 1) == is_simple]
             for row in scores(part):
                 kinds.setdefault(f"{steps}: {row.kind}", {"n": row.n, "chance": row.chance})[name] = row.share
-    sampling = {"temperature": 0.7, "max_new_tokens": cfg.sample_tokens, "seed": cfg.seed}
+    sampling: dict[str, Any] = {"temperature": 0.7, "max_new_tokens": cfg.sample_tokens, "seed": cfg.seed}
     results = {
         "stamp": stamp,
         "kinds": kinds,
@@ -166,9 +166,8 @@ def measured_results(cfg: DemoRun, base: Path) -> dict[str, Any]:
 
 def manifest_of(lm: Loaded) -> str:
     """What tells one checkpoint from another."""
-    return json.loads((lm.folder / "manifest.json").read_text(encoding="utf-8"))["files"]["model.safetensors"][
-        "sha256"
-    ][:16]
+    manifest = json.loads((lm.folder / "manifest.json").read_text(encoding="utf-8"))
+    return str(manifest["files"]["model.safetensors"]["sha256"])[:16]
 
 
 def held_out(cfg: DemoRun) -> list[world.Question]:
@@ -217,7 +216,7 @@ def sections(
     tokens_at = {row["step"]: row["tokens"] / 1e6 for row in rows if "tokens" in row}
     val_curve = [(tokens_at[r["step"]], r["val_bpb"]) for r in rows if "val_bpb" in r and r["step"] in tokens_at]
     samples = [(f"step {row['step']}", str(row["sample"])) for row in rows if "sample" in row]
-    last = next((row for row in reversed(rows) if "val_bpb" in row), {})
+    last: dict[str, Any] = next((row for row in reversed(rows) if "val_bpb" in row), {})
     kinds = [
         (kind, row["n"], f"{row['chance']:.0%}", f"{row['before']:.0%}", f"{row['after']:.0%}")
         for kind, row in results["kinds"].items()

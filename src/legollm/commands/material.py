@@ -17,7 +17,7 @@ from legollm.data.split import SplitRule
 from legollm.device import seed_of
 from legollm.errors import ConfigError
 from legollm.interfaces import Batch, Tokenizer
-from legollm.tokenizers import TOKENIZERS, load_tokenizer
+from legollm.tokenizers import TOKENIZERS, TrainableTokenizer, load_tokenizer
 from legollm.tokenizers.regex_bpe import RegexBPETokenizer
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def gather(data: DataConfig, tokenizer: TokenizerConfig, folder: Path) -> Materi
     """Train the tokenizer and write the token files, unless `folder` has them already from the same inputs."""
     if data.prepared:
         done = data.prepared
-        tok = load_tokenizer(done)
+        tok: Tokenizer = load_tokenizer(done)
     else:
         source = open_source(data.source, data.read)
         tok = get_tokenizer(tokenizer, source, folder / "tokenizer.json")
@@ -120,16 +120,23 @@ def get_tokenizer(cfg: TokenizerConfig, source: Source, path: Path) -> Tokenizer
         return load_tokenizer(Path(cfg.kind))
     if path.exists():
         return load_tokenizer(path)
-    tokenizer = train_tokenizer(cfg, (document.text for document in documents(source)))
+    trained = train_tokenizer(cfg, training_texts(source))
     path.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(path)
-    return tokenizer
+    trained.save(path)
+    return trained
+
+
+def training_texts(source: Source) -> Iterator[str]:
+    """The documents of a source, without those that it keeps for validation itself."""
+    return (document.text for document in documents(source, "train" if source.splits else None))
 
 
 def train_tokenizer(cfg: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     """A new tokenizer of `cfg.kind` that has learned from the first train_bytes of `texts`."""
     some = first_bytes(texts, cfg.train_bytes)
-    tokenizer = RegexBPETokenizer(pattern=cfg.pattern) if cfg.kind == "bpe" else TOKENIZERS[cfg.kind]()
+    tokenizer: TrainableTokenizer = (
+        RegexBPETokenizer(pattern=cfg.pattern) if cfg.kind == "bpe" else TOKENIZERS[cfg.kind]()
+    )
     if cfg.kind in ("byte", "char"):  # one id per byte or character, neither more nor fewer
         tokenizer.train(some, vocab_size=MAX_CHARACTERS)
     else:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -37,13 +37,6 @@ SPLITS: tuple[Split, ...] = ("train", "val")
 END_OF_TEXT = "<|endoftext|>"
 TASKS_AHEAD = 2
 """Tasks in flight for each worker: one it works on, one that waits."""
-
-
-class FingerprintedTokenizer(Tokenizer, Protocol):
-    """A tokenizer that can say whether it is the one that wrote a file."""
-
-    @property
-    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +76,7 @@ Progress = Callable[[int], None]
 
 def prepare(
     source: Source,
-    tokenizer: FingerprintedTokenizer,
+    tokenizer: Tokenizer,
     folder: Path,
     *,
     options: PrepareOptions,
@@ -121,7 +114,7 @@ def prepare(
     return Prepared(folder, meta, written=True)
 
 
-def _inputs(source: Source, tokenizer: FingerprintedTokenizer, options: PrepareOptions) -> dict[str, Any]:
+def _inputs(source: Source, tokenizer: Tokenizer, options: PrepareOptions) -> dict[str, Any]:
     """All that decides the bytes; the number of workers does not."""
     choices = asdict(options)
     del choices["n_workers"]
@@ -190,7 +183,7 @@ class _SplitWriter:
 
 def _write_splits(
     source: Source,
-    tokenizer: FingerprintedTokenizer,
+    tokenizer: Tokenizer,
     folder: Path,
     plan: SplitPlan,
     bad_rows: BadRows,
@@ -233,7 +226,7 @@ def _tasks(parts: Iterator[tuple[Split, Piece]]) -> Iterator[Task]:
 
 
 def _tokenised(
-    tasks: Iterator[Task], tokenizer: FingerprintedTokenizer, saved: Path, n_workers: int
+    tasks: Iterator[Task], tokenizer: Tokenizer, saved: Path, n_workers: int
 ) -> Iterator[tuple[Task, list[Ids]]]:
     """The ids of each piece, tasks in their order whoever did them.
 
