@@ -243,13 +243,21 @@ def open_run(folder: Path, config: Any, resume: Resume) -> None:
         )
     if changed:  # nothing was trained yet: what was made from the text is made again
         (folder / "tokenizer.json").unlink(missing_ok=True)
-    temporary = path.with_name(".tmp-config.yaml")
+    save_config(folder, config)
+
+
+def save_config(folder: Path, config: Any) -> None:
+    """Write config.yaml at once: a killed process leaves the old file or the new one."""
+    temporary = folder / ".tmp-config.yaml"
     temporary.write_text(to_yaml(config), encoding="utf-8")
-    temporary.replace(path)  # at once: a killed process leaves the old file or the new one
+    temporary.replace(folder / "config.yaml")
 
 
-CHANGEABLE = ("train.", "optim.", "resume", "run")
-"""What may differ between a run and its continuation: all but the model, its text, its seed and its prompt."""
+CHANGEABLE = ("train.", "optim.", "resume", "run", "model.vocab_size")
+"""What may differ between a run and its continuation: all but the model, its text, its seed and its prompt.
+
+The size of the vocabulary is the tokenizer's, and a checkpoint of another size does not load.
+"""
 
 
 def saved_config(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from legollm.architectures.bigram import BigramConfig
 from legollm.architectures.gpt2 import GPT2Config
 from legollm.architectures.llama3 import Llama3Config
 from legollm.architectures.qwen3 import Qwen3Config
-from legollm.commands.fit import Job, Resume, fit, open_run
+from legollm.commands.fit import Job, Resume, fit, open_run, save_config
 from legollm.commands.material import DataConfig, Material, TokenizerConfig, gather
 from legollm.config import Resolved
 from legollm.data.prepare import END_OF_TEXT
@@ -96,12 +96,13 @@ def given(run: Resolved[Any]) -> set[str]:
 
 def pretrain(cfg: TrainRun, *, vocab_given: bool = False, **view: Any) -> TrainState:
     """The whole run; the demo calls it, too. view: what the screen shows besides (title, lines)."""
+    seq_len = cfg.train.seq_len or cfg.model.max_seq_len
+    if seq_len > cfg.model.max_seq_len:
+        raise ConfigError(f"train.seq_len: {seq_len} is more than model.max_seq_len = {cfg.model.max_seq_len}")
     open_run(cfg.run, cfg, cfg.resume)
     material = gather(cfg.data, cfg.tokenizer, cfg.run)
     model_config = fitted(cfg.model, material.tokenizer, vocab_given)
-    seq_len = cfg.train.seq_len or model_config.max_seq_len
-    if seq_len > model_config.max_seq_len:
-        raise ConfigError(f"train.seq_len: {seq_len} is more than model.max_seq_len = {model_config.max_seq_len}")
+    save_config(cfg.run, replace(cfg, model=model_config))  # as it is built, so that the file reproduces the run
     model = ARCHITECTURES[model_config.arch].build(model_config, seed=seed_of(cfg.seed, "init"))
     job = Job(
         folder=cfg.run,
@@ -125,12 +126,12 @@ def pretrain(cfg: TrainRun, *, vocab_given: bool = False, **view: Any) -> TrainS
 
 
 def fitted(model: ModelConfig, tokenizer: Tokenizer, vocab_given: bool) -> ModelConfig:
-    """The model with as many ids as the tokenizer has; a size that was asked for is kept if it is large enough.
+    """The model with as many ids as the tokenizer has, unless another size than the usual one was asked for.
 
     Raises:
         ConfigError: fewer ids than the tokenizer has.
     """
-    if not vocab_given:
+    if not vocab_given or model.vocab_size == type(model)().vocab_size:
         return replace(model, vocab_size=tokenizer.vocab_size)
     if model.vocab_size < tokenizer.vocab_size:
         raise ConfigError(

@@ -24,7 +24,7 @@ def carried(draw: Draw) -> Scene:
         *look_up(draw, "where-carried", WHERE, nouns, at),
         *look_up(draw, "who-has", ("Who has {}?",), nouns, names),
         *look_up(draw, "where-person", WHERE, names, at),
-        yes_no(draw, nouns, at),
+        *yes_no(draw, nouns, at),
     ]
     return scene(draw, world, asks, "carried", names, nouns, at)
 

@@ -1,8 +1,8 @@
 """Small scenes with questions that a single sentence answers.
 
-Facts of one kind in three copies, told in random order, any of them asked about. Each of the three is asked about
-equally often, so "the first place mentioned", "the last" and every other rule that does not read the question are
-right one time in three.
+n facts of one kind, told in random order, any of them asked about. Each is asked about equally often, so "the first
+place mentioned", "the last" and every other rule that does not read the question are right one time in n. Questions
+that are counted have n = 3; scenes of one and two facts are there to learn from.
 """
 
 from collections.abc import Sequence
@@ -56,31 +56,33 @@ def look_up(draw: Draw, kind: str, forms: Sequence[str], keys: Sequence[str], va
     return [Ask(kind, draw.pick(forms).format(key), value, candidates) for key, value in zip(keys, values, strict=True)]
 
 
-def yes_no(draw: Draw, names: Sequence[str], at: Sequence[str]) -> Ask:
-    """Whether somebody is where somebody is: yes half of the time."""
+def yes_no(draw: Draw, names: Sequence[str], at: Sequence[str]) -> list[Ask]:
+    """Whether somebody is where somebody is: yes half of the time. None about a single person."""
+    if len(names) == 1:
+        return []
     asked, other = draw.sample(range(len(names)), 2)
     is_so = draw.chance(0.5)
     where = at[asked if is_so else other]
-    return Ask("yes-no", f"Is {names[asked]} {where}?", "yes" if is_so else "no", ("yes", "no"))
+    return [Ask("yes-no", f"Is {names[asked]} {where}?", "yes" if is_so else "no", ("yes", "no"))]
 
 
-def whereabouts(draw: Draw) -> Scene:
-    """Three people in three places."""
-    world, who, where = World(), cast.people(draw, 3), cast.places(draw, 3)
+def whereabouts(draw: Draw, n: int = 3) -> Scene:
+    """People in different places."""
+    world, who, where = World(), cast.people(draw, n), cast.places(draw, n)
     for person, place in zip(who, where, strict=True):
         world.go(person, place=place, how=draw.pick(("go", "is_at")))
     names, at = [person.name for person in who], [place.at for place in where]
     asks = [
         *look_up(draw, "where-person", WHERE, names, at),
         *look_up(draw, "who-where", ("Who is {}?",), at, names),
-        yes_no(draw, names, at),
+        *yes_no(draw, names, at),
     ]
     return scene(draw, world, asks, "whereabouts", names, at)
 
 
-def holdings(draw: Draw) -> Scene:
-    """Three people with a coloured thing each."""
-    world, who, what = World(), cast.people(draw, 3), cast.coloured_things(draw, 3)
+def holdings(draw: Draw, n: int = 3) -> Scene:
+    """People with a coloured thing each."""
+    world, who, what = World(), cast.people(draw, n), cast.coloured_things(draw, n)
     for person, thing in zip(who, what, strict=True):
         world.at[thing] = person
         world.tell("holds", person, thing=thing)
@@ -93,11 +95,11 @@ def holdings(draw: Draw) -> Scene:
     return scene(draw, world, asks, "holdings", names, nouns, colours)
 
 
-def hidden(draw: Draw) -> Scene:
-    """Three things in three boxes or at three other spots."""
-    world, what = World(), cast.things(draw, 3)
+def hidden(draw: Draw, n: int = 3) -> Scene:
+    """Things in different boxes or at other spots."""
+    world, what = World(), cast.things(draw, n)
     (person,), (place,) = cast.people(draw, 1), cast.places(draw, 1)
-    where = cast.hiding_places(draw, 3, place)
+    where = cast.hiding_places(draw, n, place)
     world.at[person] = place
     for thing, into in zip(what, where, strict=True):
         if draw.chance(0.5):
@@ -113,10 +115,10 @@ def hidden(draw: Draw) -> Scene:
     return scene(draw, world, asks, "hidden", nouns, at)
 
 
-def days(draw: Draw) -> Scene:
-    """Three people go out on three days of one week."""
-    world, who, where = World(), cast.people(draw, 3), cast.places(draw, 3)
-    dates = draw.sample(range(7), 3)
+def days(draw: Draw, n: int = 3) -> Scene:
+    """People go out on different days of one week."""
+    world, who, where = World(), cast.people(draw, n), cast.places(draw, n)
+    dates = draw.sample(range(7), n)
     on = ["on " + DAYS[date] for date in dates]
     for person, place, day in zip(who, where, on, strict=True):
         world.go(person, place=place, how="go_on_day", day=day)
@@ -131,9 +133,9 @@ def days(draw: Draw) -> Scene:
     return scene(draw, world, asks, "days", names, to, on)
 
 
-def jobs(draw: Draw) -> Scene:
-    """Three people and their work."""
-    world, who, work = World(), cast.people(draw, 3), draw.sample(JOBS, 3)
+def jobs(draw: Draw, n: int = 3) -> Scene:
+    """People and their work."""
+    world, who, work = World(), cast.people(draw, n), draw.sample(JOBS, n)
     for person, job in zip(who, work, strict=True):
         world.tell("works", person, job=job, a_job=with_article(job))
     names = [person.name for person in who]
@@ -144,9 +146,9 @@ def jobs(draw: Draw) -> Scene:
     return scene(draw, world, asks, "jobs", names, work)
 
 
-def meals(draw: Draw) -> Scene:
-    """Three people and what they ate."""
-    world, who, food = World(), cast.people(draw, 3), draw.sample(DISHES, 3)
+def meals(draw: Draw, n: int = 3) -> Scene:
+    """People and what they ate."""
+    world, who, food = World(), cast.people(draw, n), draw.sample(DISHES, n)
     for person, dish in zip(who, food, strict=True):
         world.tell("eats", person, dish=dish)
     names = [person.name for person in who]
@@ -157,10 +159,10 @@ def meals(draw: Draw) -> Scene:
     return scene(draw, world, asks, "meals", names, food)
 
 
-def prices(draw: Draw) -> Scene:
-    """Three things with three prices."""
-    world, what = World(), cast.things(draw, 3)
-    amounts = [2 + i for i in draw.sample(range(19), 3)]
+def prices(draw: Draw, n: int = 3) -> Scene:
+    """Things with different prices."""
+    world, what = World(), cast.things(draw, n)
+    amounts = [2 + i for i in draw.sample(range(19), n)]
     cost = [NUMBERS[amount] + " coins" for amount in amounts]
     for thing, price in zip(what, cost, strict=True):
         world.tell("costs", thing=thing, price=price)
