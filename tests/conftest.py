@@ -1,6 +1,9 @@
 """Fixtures every folder of tests may use."""
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: tiny tensors on many threads mostly wait for each other
+
 from pathlib import Path
 
 import pytest

@@ -17,7 +17,7 @@ from legollm.data.world.plots import PLOTS
 from legollm.data.world.state import Person, Slot, Spot, Thing, World
 from legollm.data.world.sums import letters, parity
 
-FIRST_MEGABYTE = "5a9f895298c3fac052a78b1e22917e4b91a8e28ca6734e609df687f583e0b259"
+FIRST_MEGABYTE = "26f0b8f3ede5c920fca1c2fc315b1a7d569f8286bcf1f14f3e63a9a27254b2ed"
 
 
 class WatchedWorld(World):

@@ -35,6 +35,8 @@ from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig
 
 NGRAM_ORDER = 4
+ANSWERING: dict[str, Any] = {"final": world.final_answer, "stop": ("\nQ:",), "max_new_tokens": 100}
+"""A story of a few sentences is read aloud before the answer; a base model would go on with a next question."""
 OPENINGS = ("One morning,", "Mira", "It was")
 
 
@@ -144,8 +146,9 @@ def measured_results(cfg: DemoRun, base: Path) -> dict[str, Any]:
     answered: list[Answered] = []
     for name, lm in {"before": before, "after": after}.items():
         tokenizer = lm.text_side()
-        stops = (*lm.stop_ids(), *tokenizer.encode("\n"))
-        answered = answer_all(lm.writer, tokenizer, [item_of(lm, q) for q in asked], stop_ids=stops)
+        answered = answer_all(
+            lm.writer, tokenizer, [item_of(lm, q) for q in asked], **ANSWERING, stop_ids=lm.stop_ids()
+        )
         for steps, is_simple in {"one step": True, "more steps": False}.items():
             part = [one for one, q in zip(answered, asked, strict=True) if (q.steps == 1) == is_simple]
             for row in scores(part):
@@ -182,7 +185,7 @@ def held_out(cfg: DemoRun) -> list[world.Question]:
 def item_of(lm: Loaded, question: world.Question) -> Item:
     """A question in the form that a model knows: a conversation after fine-tuning, plain text before."""
     tokenizer = lm.text_side()
-    prompt = lm.chat_prompt(as_messages(question)[:1]) if lm.chat_template else tokenizer.encode(question.prompt)
+    prompt = lm.chat_prompt(as_messages([question])[:1]) if lm.chat_template else tokenizer.encode(question.prompt)
     text = f"{question.context} {question.question}"
     return Item(prompt, text, question.answer, question.kind, 1 / len(question.candidates))
 

@@ -1,6 +1,7 @@
 """`legollm sft`: a base model and conversations -> a model that answers. The same loop, with masked targets."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,15 +27,18 @@ class ConversationConfig:
     source: str = "world"
     """A .jsonl file whose rows have `messages`, or `prompt` and `answer`; or world: questions about stories."""
     n_examples: int = 8000
-    """world: how many questions to train on."""
+    """world: how many stories to train on."""
+    n_turns: int = 3
+    """world: questions about each story, at most."""
     val_fraction: float = 0.05
     """Share of a file's conversations that is kept for validation."""
     n_val: int = 200
     """Conversations to validate on at most."""
 
     def __post_init__(self) -> None:
-        if self.n_examples < 1 or self.n_val < 1:
-            raise ConfigError("n_examples: must be at least 1, and n_val, too")
+        for name in ("n_examples", "n_turns", "n_val"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: must be at least 1, found {getattr(self, name)}")
         if not 0 < self.val_fraction < 1:
             raise ConfigError(f"val_fraction: a share between 0 and 1, found {self.val_fraction}")
 
@@ -105,9 +109,9 @@ def conversations(cfg: ConversationConfig) -> tuple[list[list[Message]], list[li
         DataError: a row that is no conversation; names file and line.
     """
     if cfg.source == "world":
-        train = world.questions(0, 0, cfg.n_examples, split="train")
-        val = islice(world.questions(0, 0, 100 * cfg.n_val, split="val"), cfg.n_val)
-        return [as_messages(q) for q in train], [as_messages(q) for q in val]
+        train = world.conversations(0, 0, cfg.n_examples, n_questions=cfg.n_turns, split="train")
+        val = islice(world.conversations(0, 0, 100 * cfg.n_val, n_questions=cfg.n_turns, split="val"), cfg.n_val)
+        return [as_messages(asked) for asked in train], [as_messages(asked) for asked in val]
     every = list(read_conversations(Path(cfg.source)))
     if len(every) < 2:
         raise ConfigError(f"data.source: {cfg.source} has {len(every)} conversation; one to train on and one to check")
@@ -116,6 +120,10 @@ def conversations(cfg: ConversationConfig) -> tuple[list[list[Message]], list[li
     return ranked[n_val:], ranked[:n_val]
 
 
-def as_messages(question: world.Question) -> list[Message]:
-    """A question about a story, as somebody would ask it."""
-    return [Message("user", f"{question.context}\n{question.question}"), Message("assistant", question.answer)]
+def as_messages(questions: Sequence[world.Question]) -> list[Message]:
+    """Questions about one story, as somebody would ask them one after the other."""
+    messages = []
+    for i, question in enumerate(questions):
+        asked = question.question if i else f"{question.context}\n{question.question}"
+        messages += [Message("user", asked), Message("assistant", question.worked_answer)]
+    return messages

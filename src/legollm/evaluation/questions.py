@@ -1,6 +1,6 @@
 """Questions with a known answer: the share that a model answers exactly, by kind, beside what guessing would give."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from legollm.generation.cache import GenerativeModel
@@ -26,10 +26,12 @@ class Answered(NamedTuple):
 
     item: Item
     said: str
+    answer: str
+    """What counts of it."""
 
     @property
     def is_right(self) -> bool:
-        return normal(self.said) == normal(self.item.answer)
+        return normal(self.answer) == normal(self.item.answer)
 
 
 class Score(NamedTuple):
@@ -51,15 +53,20 @@ def answer_all(
     items: Sequence[Item],
     *,
     stop_ids: Collection[int],
+    stop: tuple[str, ...] = (),
+    final: Callable[[str], str] = str.strip,
     max_new_tokens: int = 24,
     batch_size: int = 64,
 ) -> list[Answered]:
-    """The likeliest answer to every item, in order."""
-    sampling = Sampling(temperature=0, max_new_tokens=max_new_tokens)
+    """The likeliest answer to every item, in order.
+
+    final: from what was said to what counts of it, for models that think aloud first.
+    """
+    sampling = Sampling(temperature=0, max_new_tokens=max_new_tokens, stop=stop)
     decoding = Decoding(batch_size=batch_size, on_overflow="crop")
     prompts = [item.prompt for item in items]
     said = generate_texts(model, tokenizer, prompts, sampling, stop_ids=stop_ids, decoding=decoding)
-    return [Answered(item, one.text) for item, one in zip(items, said, strict=True)]
+    return [Answered(item, one.text, final(one.text)) for item, one in zip(items, said, strict=True)]
 
 
 def scores(answered: Sequence[Answered]) -> list[Score]:

@@ -8,7 +8,8 @@ every machine. What is made of them: tokenizer and pre-training data from `corpu
 
 from legollm.data.world.corpus import Figures, Story, corpus, describe, documents, stories
 from legollm.data.world.draw import Split, split_of
-from legollm.data.world.questions import KINDS, Preference, Question, preferences, questions
+from legollm.data.world.questions import KINDS, Preference, Question, conversations, preferences, questions
+from legollm.data.world.reading import final_answer
 from legollm.data.world.sums import Sum, sums
 from legollm.data.world.tasks import Task, tasks
 
@@ -21,9 +22,11 @@ __all__ = [
     "Story",
     "Sum",
     "Task",
+    "conversations",
     "corpus",
     "describe",
     "documents",
+    "final_answer",
     "preferences",
     "questions",
     "split_of",

@@ -16,7 +16,7 @@ from legollm.data.world.questions import question_text
 from legollm.data.world.state import World
 from legollm.data.world.sums import draw_sum
 
-QUESTION_SHARE, SUM_SHARE = 0.25, 0.03
+QUESTION_SHARE, SUM_SHARE = 0.4, 0.03
 """Shares of the documents of the mixture; the others are stories."""
 _SUMS_PER_DOCUMENT = 6
 

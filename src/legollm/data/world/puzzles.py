@@ -6,7 +6,7 @@ As in scenes.py, everything of one kind is asked about equally often, so that po
 from legollm.data.world import cast
 from legollm.data.world.draw import Draw
 from legollm.data.world.lexicon import FRUIT, JOBS, NUMBERS, SMALL, SMALL_BOXES, with_article
-from legollm.data.world.scenes import WHERE, Ask, Scene, look_up, scene, yes_no
+from legollm.data.world.scenes import WHERE, Ask, Scene, extremes, look_up, scene, yes_no
 from legollm.data.world.state import World
 
 
@@ -133,11 +133,9 @@ def counts(draw: Draw) -> Scene:
     names = [person.name for person in who]
     for person, n in zip(who, amounts, strict=True):
         world.tell("has_some", person, n=NUMBERS[n], fruit=fruit)
-    most, fewest = amounts.index(max(amounts)), amounts.index(min(amounts))
     asks = [
         *look_up(draw, "how-many", (f"How many {fruit} did {{}} have?",), names, [NUMBERS[n] for n in amounts]),
-        Ask("compare", f"Who had the most {fruit}?", names[most], tuple(names)),
-        Ask("compare", f"Who had the fewest {fruit}?", names[fewest], tuple(names)),
+        *extremes("compare", (f"Who had the fewest {fruit}?", f"Who had the most {fruit}?"), names, amounts),
     ]
     return scene(draw, world, asks, "counts", names, amounts, [fruit] * 3)
 

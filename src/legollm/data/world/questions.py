@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from legollm.data.world import puzzles, scenes
 from legollm.data.world.draw import Draw, Split, split_of
+from legollm.data.world.reading import worked_answer
 from legollm.data.world.scenes import Ask, Scene
 from legollm.errors import ConfigError
 
@@ -28,6 +29,17 @@ SCENES: tuple[tuple[Callable[[Draw], Scene], tuple[str, ...]], ...] = (
     (puzzles.rules, ("rule", "who-is")),
 )
 """What can be staged, and the kinds of question each scene answers."""
+
+SIMPLE_SHARE = 0.5
+_SIMPLE: tuple[Callable[[Draw, int], Scene], ...] = (
+    scenes.whereabouts,
+    scenes.holdings,
+    scenes.hidden,
+    scenes.days,
+    scenes.jobs,
+    scenes.meals,
+    scenes.prices,
+)
 
 STEPS = {kind: 1 for _, kinds in SCENES for kind in kinds} | {
     "yes-no": 2,
@@ -73,8 +85,13 @@ class Question:
         return f"{self.context}\nQ: {self.question}\nA:"
 
     @property
+    def worked_answer(self) -> str:
+        """The answer as it is taught: the story is read aloud up to the sentence that tells."""
+        return worked_answer(self.context, self.answer, self.steps)
+
+    @property
     def text(self) -> str:
-        return f"{self.prompt} {self.answer}\n"
+        return f"{self.prompt} {self.worked_answer}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +127,16 @@ def questions(
             yield question
 
 
+def conversations(seed: int, start: int, stop: int, *, n_questions: int, split: Split) -> Iterator[list[Question]]:
+    """Up to n_questions questions about one scene, for the scenes number start .. stop - 1 that are in `split`."""
+    for i in range(start, stop):
+        draw = Draw(seed, "conversation", i)
+        scene = draw.pick(SCENES)[0](draw)
+        if split_of(scene.key) == split:
+            asks = draw.sample(scene.asks, min(len(scene.asks), n_questions))
+            yield [_about(scene, ask) for ask in asks]
+
+
 def preferences(
     seed: int,
     start: int,
@@ -134,10 +161,20 @@ def preferences(
 
 
 def question_text(draw: Draw) -> tuple[str, str]:
-    """A scene with one to eight of its questions, for pre-training, and its key."""
-    scene = draw.pick(SCENES)[0](draw)
-    asks = draw.sample(scene.asks, min(len(scene.asks), 1 + draw.below(8)))
-    return scene.text + "\n" + "".join(f"Q: {ask.question}\nA: {ask.answer}\n" for ask in asks), scene.key
+    """A scene with one to three of its questions, for pre-training, and its key.
+
+    Half of the scenes have only one fact or two: copying the only answer in sight is learned first, and the choice
+    among three takes off from there. With three facts everywhere a small model learns neither in its first million
+    tokens.
+    """
+    if draw.chance(SIMPLE_SHARE):
+        scene = draw.pick(_SIMPLE)(draw, draw.pick((1, 1, 2)))
+    else:
+        scene = draw.pick(SCENES)[0](draw)
+    asks = draw.sample(scene.asks, min(len(scene.asks), 1 + draw.below(3)))
+    said = [worked_answer(scene.text, ask.answer, STEPS[ask.kind]) for ask in asks]
+    text = "".join(f"Q: {ask.question}\nA: {aloud}\n" for ask, aloud in zip(asks, said, strict=True))
+    return f"{scene.text}\n{text}", scene.key
 
 
 def _wanted(kinds: Collection[str] | None, max_steps: int | None) -> tuple[str, ...]:
@@ -156,6 +193,9 @@ def draw_question(draw: Draw, wanted: tuple[str, ...] = KINDS) -> Question:
     """Any question of the kinds `wanted`."""
     kind = draw.pick(wanted)
     scene = draw.pick([stage for stage, offered in SCENES if kind in offered])(draw)
-    ask: Ask = draw.pick([ask for ask in scene.asks if ask.kind == kind])
-    steps = STEPS[kind]
-    return Question(scene.text, ask.question, ask.answer, ask.candidates, kind, steps, min(steps, 3), scene.key)
+    return _about(scene, draw.pick([ask for ask in scene.asks if ask.kind == kind]))
+
+
+def _about(scene: Scene, ask: Ask) -> Question:
+    steps = STEPS[ask.kind]
+    return Question(scene.text, ask.question, ask.answer, ask.candidates, ask.kind, steps, min(steps, 3), scene.key)

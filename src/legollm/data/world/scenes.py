@@ -66,6 +66,16 @@ def yes_no(draw: Draw, names: Sequence[str], at: Sequence[str]) -> list[Ask]:
     return [Ask("yes-no", f"Is {names[asked]} {where}?", "yes" if is_so else "no", ("yes", "no"))]
 
 
+def extremes(kind: str, forms: tuple[str, str], names: Sequence[str], amounts: Sequence[int]) -> list[Ask]:
+    """Who has the smallest and who the largest of different amounts. None about a single one."""
+    if len(names) == 1:
+        return []
+    by_amount = [name for _, name in sorted(zip(amounts, names, strict=True))]
+    return [
+        Ask(kind, form, name, tuple(names)) for form, name in zip(forms, (by_amount[0], by_amount[-1]), strict=True)
+    ]
+
+
 def whereabouts(draw: Draw, n: int = 3) -> Scene:
     """People in different places."""
     world, who, where = World(), cast.people(draw, n), cast.places(draw, n)
@@ -127,8 +137,7 @@ def days(draw: Draw, n: int = 3) -> Scene:
         *look_up(draw, "when", ("When did {} go out?", "On which day did {} go out?"), names, on),
         *look_up(draw, "who-when", ("Who went out {}?",), on, names),
         *look_up(draw, "where-to", ("Where did {} go?",), names, to),
-        Ask("first-last", "Who went out first that week?", names[dates.index(min(dates))], tuple(names)),
-        Ask("first-last", "Who went out last that week?", names[dates.index(max(dates))], tuple(names)),
+        *extremes("first-last", ("Who went out first that week?", "Who went out last that week?"), names, dates),
     ]
     return scene(draw, world, asks, "days", names, to, on)
 
@@ -170,8 +179,7 @@ def prices(draw: Draw, n: int = 3) -> Scene:
     asks = [
         *look_up(draw, "how-much", ("How much did {} cost?", "What was the price of {}?"), nouns, cost),
         *look_up(draw, "what-cost", ("What cost {}?",), cost, nouns),
-        Ask("compare-prices", "What was the cheapest?", nouns[amounts.index(min(amounts))], tuple(nouns)),
-        Ask("compare-prices", "What was the dearest?", nouns[amounts.index(max(amounts))], tuple(nouns)),
+        *extremes("compare-prices", ("What was the cheapest?", "What was the dearest?"), nouns, amounts),
     ]
     return scene(draw, world, asks, "prices", nouns, cost)
 
