@@ -125,10 +125,17 @@ class Cache(Protocol):
 class LanguageModel(Protocol):
     """Tokens -> logits of the next token at every position. Implementations are nn.Modules."""
 
-    def __call__(self, tokens: Tensor, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def __call__(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        cache: Cache | None = None,
+        at: Tensor | None = None,
+    ) -> Tensor:
         """tokens: (B, T) int64 -> logits (B, T, V); with a cache, `tokens` continue what it holds.
 
         positions: None, or (B, T) for rows of unequal length, -1 at padding (left of the row's text).
+        at: None, or (B, T) bool: only these logits are wanted, as (N, V).
         """
         ...
 

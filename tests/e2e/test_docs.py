@@ -40,8 +40,8 @@ NOTE = re.compile(r"^<!-- test: (\w+) ?(.*?) ?-->$", re.M)
 NOTES = {"sh": {"words", "exit"}, "python": {"needs"}, "text": {"output"}}
 DEMO = """
     data.read.world_bytes=400000 tokenizer.vocab_size=512 model.n_layers=1 model.n_heads=2 model.d_model=32
-    model.d_head=16 model.d_ff=64 train.max_steps=10 train.eval_every=5 train.save_every=5 train.eval_batches=2
-    sft.train.max_steps=4 sft.data.n_examples=64 sft.data.n_val=8 n_questions=12 sample_tokens=12
+    model.d_head=16 model.d_ff=64 model.max_seq_len=1024 train.max_steps=10 train.eval_every=5 train.save_every=5
+    train.eval_batches=2 sft.train.max_steps=4 sft.data.n_examples=64 sft.data.n_val=8 n_questions=12 sample_tokens=12
 """
 
 

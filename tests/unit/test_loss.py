@@ -19,9 +19,9 @@ class Table(nn.Module):
         self.table = nn.Parameter(torch.randn(V, V, generator=torch.Generator().manual_seed(0)))
         self.dropout = nn.Dropout(0.5)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
         logits: Tensor = self.dropout(self.table[tokens])
-        return logits
+        return logits if at is None else logits[at]
 
 
 def test_batches_weigh_by_their_targets_not_equally() -> None:

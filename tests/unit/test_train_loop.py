@@ -31,10 +31,10 @@ class Toy(nn.Module):
             parameter.data.normal_(generator=rng)
         self.dtypes = list[torch.dtype]()
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
         logits: Tensor = self.head(self.dropout(self.embed(tokens)))
         self.dtypes.append(logits.dtype)
-        return logits
+        return logits if at is None else logits[at]
 
 
 class Fixed:
@@ -418,8 +418,8 @@ def test_a_loss_in_bfloat16_is_summed_in_float32() -> None:
     batch = Batch(torch.zeros(1, 300, dtype=torch.int64), torch.zeros(1, 300, dtype=torch.int64))
 
     class Flat(nn.Module):
-        def forward(self, tokens: Tensor) -> Tensor:
-            return logits
+        def forward(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
+            return logits if at is None else logits[at]
 
     assert float(NextToken()(Flat(), batch)) == pytest.approx(300 * math.log(V), rel=1e-5)
 

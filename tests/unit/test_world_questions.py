@@ -86,7 +86,9 @@ def test_answer_is_a_candidate(asked):
             assert q.answer in q.candidates
             assert len(set(q.candidates)) == len(q.candidates) >= 2
             assert (q.kind, q.steps, q.difficulty) == (kind, STEPS[kind], min(3, STEPS[kind]))
-            assert q.text == f"{q.context}\nQ: {q.question}\nA: {q.answer}\n"
+            assert q.prompt == f"{q.context}\nQ: {q.question}\nA:"
+            assert q.text == f"{q.prompt} {q.worked_answer}\n"
+            assert q.text.endswith(f" {q.answer}\n")
 
 
 @pytest.mark.parametrize("choose", [min, max], ids=["first", "last"])

@@ -17,7 +17,7 @@ from legollm.data.world.plots import PLOTS
 from legollm.data.world.state import Person, Slot, Spot, Thing, World
 from legollm.data.world.sums import letters, parity
 
-FIRST_MEGABYTE = "26f0b8f3ede5c920fca1c2fc315b1a7d569f8286bcf1f14f3e63a9a27254b2ed"
+FIRST_MEGABYTE = "3ade7fac11183a6f086c25d0c82105b8b618f05b85ab4f9cc3c246605deda3fd"
 
 
 class WatchedWorld(World):

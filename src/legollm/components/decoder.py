@@ -36,12 +36,20 @@ class Decoder(nn.Module):
         blocks: Iterable[Any] = self.blocks
         return [block.attn.kv_shape for block in blocks]
 
-    def forward(self, tokens: Tensor, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        cache: Cache | None = None,
+        at: Tensor | None = None,
+    ) -> Tensor:
         """tokens: (B, T) int64 -> logits (B, T, V). With a cache, `tokens` continue what it holds.
 
         positions: None, or (B, T) for rows of unequal length, -1 at padding.
+        at: None, or (B, T) bool: logits are wanted only there, and come as (N, V). The head is often half the work.
         """
-        return self.lm_head(self.hidden(tokens, positions, cache))
+        x = self.hidden(tokens, positions, cache)
+        return self.lm_head(x if at is None else x[at])
 
     def hidden(self, tokens: Tensor, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         """The states before `lm_head`, (B, T, D), for those who do not want all logits at once."""

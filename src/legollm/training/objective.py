@@ -15,9 +15,11 @@ class NextToken:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """batch: tokens and targets (B, T) -> the summed loss, ()."""
-        logits: Tensor = model(batch.tokens)  # (B, T, V)
+        counts = batch.targets != IGNORED
+        everywhere = bool(counts.all())
+        logits: Tensor = model(batch.tokens) if everywhere else model(batch.tokens, at=counts)  # (B, T, V) or (N, V)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # sums of bfloat16 would round
-        return F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        return F.cross_entropy(logits.flatten(0, -2), batch.targets[counts], reduction="sum")
 
     def n_terms(self, batch: Batch) -> int:
         return int((batch.targets != IGNORED).sum())
