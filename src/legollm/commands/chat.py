@@ -8,6 +8,7 @@ from typing import ClassVar
 from legollm.checkpoints.loading import Loaded, load
 from legollm.config import Resolved
 from legollm.data.chat import Message
+from legollm.errors import TokenizerError
 from legollm.generation.sampling import Sampling
 from legollm.generation.text import stream_text
 
@@ -76,7 +77,11 @@ class Conversation:
             print(HELP, file=sys.stderr)
         else:
             self.messages.append(Message("user", line))
-            self.answer()
+            try:
+                self.answer()
+            except TokenizerError as error:  # a character that the vocabulary does not have
+                self.messages.pop()
+                print(error, file=sys.stderr)
 
     def answer(self) -> None:
         """Write the next turn as it comes; Ctrl-C ends the turn, not the conversation."""
@@ -102,8 +107,9 @@ class Conversation:
         """The turns that leave half of the window for the answer; the oldest ones are forgotten first."""
         turns = list(self.messages)
         room = self.lm.config.max_seq_len - min(self.sampling.max_new_tokens, self.lm.config.max_seq_len // 2)
-        while len(turns) > 1 and len(self.lm.chat_prompt(turns)) > room:
-            turns.pop(1 if turns[0].role == "system" and len(turns) > 2 else 0)
+        first = int(turns[0].role == "system")
+        while len(turns) - first > 1 and len(self.lm.chat_prompt(turns)) > room:
+            del turns[first : first + 2]  # a question and its answer
         if len(turns) < len(self.messages):
             print(
                 f"(the window of {self.lm.config.max_seq_len} tokens is full; earlier turns are forgotten)",

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from legollm.commands.fit import flat, save_config, saved_config
 from legollm.commands.material import DataConfig, TokenizerConfig, get_tokenizer, workers
-from legollm.config import Resolved
+from legollm.config import Resolved, to_tree
 from legollm.data.fetch import fetch
 from legollm.data.prepare import PrepareOptions
 from legollm.data.prepare import prepare as prepare_folder
@@ -15,7 +16,7 @@ from legollm.data.recipes import RECIPES
 from legollm.data.sources import NAMED, open_source
 from legollm.data.summary import summarise
 from legollm.errors import ConfigError
-from legollm.tokenizers import load_tokenizer
+from legollm.tokenizers import TOKENIZERS, load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def list_sources(run: Resolved[ListRun]) -> None:
     print("to fetch with `legollm data get NAME`:")
     for name, recipe in RECIPES.items():
         size = sum(file.n_bytes or 0 for file in recipe.files)
-        shown = f"{size / 1e6:,.1f} MB" if size else "size unknown"
+        shown = f"{size / 1e6:,.2f} MB" if size else "size unknown"
         print(f"  {name:<18} {recipe.title} ({recipe.licence}; {shown})")
     print("and any .txt, .md, .jsonl or .parquet file, or a folder of them")
 
@@ -94,6 +95,13 @@ def prepare(run: Resolved[PrepareRun]) -> None:
     cfg = run.value
     source = open_source(cfg.data.source, cfg.data.read)
     folder = cfg.folder or Path("data") / Path(source.name).stem
+    before, now = saved_config(folder / "config.yaml"), flat(to_tree(cfg))
+    parts = ("data.", "tokenizer.")
+    changed = any(before.get(key, value) != value for key, value in now.items() if key.startswith(parts))
+    if changed and cfg.tokenizer.kind in TOKENIZERS:
+        (folder / "tokenizer.json").unlink(missing_ok=True)  # it was trained otherwise
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(folder, cfg)
     tokenizer = get_tokenizer(cfg.tokenizer, source, folder / "tokenizer.json")
     options = PrepareOptions(
         split=cfg.data.split, val_fraction=cfg.data.val_fraction, n_workers=workers(cfg.data, source)
@@ -136,7 +144,7 @@ def summary(run: Resolved[SummaryRun]) -> None:
         print(json.dumps(figures, indent=1, ensure_ascii=False))
         return
     for key, value in figures.items():
-        print(f"{key.replace('_', ' '):<22}{shown(value)}")
+        print(f"{key.replace('_', ' '):<25} {shown(value)}")
 
 
 def shown(value: Any) -> str:

@@ -21,7 +21,7 @@ from legollm.architectures.qwen3 import Qwen3Config
 from legollm.checkpoints.loading import Loaded, load
 from legollm.commands.fit import open_run
 from legollm.commands.material import DataConfig, Material, TokenizerConfig, gather
-from legollm.commands.sft import SftRun, as_messages, finetune
+from legollm.commands.sft import ConversationConfig, SftRun, as_messages, finetune
 from legollm.commands.train import PRESETS as TRAIN_PRESETS
 from legollm.commands.train import TrainRun, pretrain
 from legollm.config import Resolved
@@ -50,12 +50,20 @@ class DemoRun:
     """Decides everything that is random."""
     data: DataConfig = field(default_factory=lambda: DataConfig(read=SourceOptions(world_bytes=12_000_000)))
     tokenizer: TokenizerConfig = field(default_factory=lambda: TokenizerConfig(train_bytes=4_000_000))
-    model: Qwen3Config = field(
-        default_factory=lambda: Qwen3Config(n_heads=6, d_model=192, d_ff=512, vocab_size=2048, rope_theta=10_000.0)
+    model: Qwen3Config = field(default_factory=lambda: Qwen3Config(d_head=64, max_seq_len=512, rope_theta=10_000.0))
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(name="muon", lr=1e-2, schedule="wsd", warmup_steps=30)
     )
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=3e-3, schedule="wsd", warmup_steps=50))
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(max_steps=800, eval_every=100, save_every=200))
-    sft: SftRun = field(default_factory=SftRun)
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(max_steps=450, batch_size=8, seq_len=256, eval_every=100, save_every=200)
+    )
+    sft: SftRun = field(
+        default_factory=lambda: SftRun(
+            data=ConversationConfig(n_examples=20_000),
+            optim=OptimConfig(name="muon", lr=8e-3, schedule="wsd", warmup_steps=20, decay_fraction=0.3),
+            train=TrainConfig(max_steps=400, batch_size=16, eval_every=100, save_every=200),
+        )
+    )
     n_questions: int = 300
     """Held-out questions the models are asked."""
     sample_tokens: int = 120

@@ -37,6 +37,11 @@ class EvalRun:
     json: bool = False
     """Print JSON."""
 
+    def __post_init__(self) -> None:
+        for name in ("seq_len", "batch_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name}: must be at least 1, found {value}")
+
 
 def evaluate(run: Resolved[EvalRun]) -> None:
     """Measure a model on the whole validation split of a text: every token is predicted once, in windows of seq_len.

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -43,7 +43,7 @@ def generate(run: Resolved[GenerateRun]) -> None:
     ids = lm.text_side().encode(prompt) if prompt else list(lm.stop_ids()[:1])
     if not ids:
         raise ConfigError("prompt: empty, and this model has no token that starts a text; give a prompt")
-    decoding = cfg.decoding if cfg.decoding.window else lm.decoding(cfg.decoding.on_overflow)
+    decoding = replace(cfg.decoding, window=cfg.decoding.window or lm.config.max_seq_len)
     stream = stream_text(lm.writer, lm.text_side(), ids, sampling, stop_ids=lm.stop_ids(), decoding=decoding)
     if cfg.json:
         text = "".join(stream)

@@ -1,5 +1,6 @@
 """Text and a tokenizer -> token files -> batches: what every verb that trains needs first."""
 
+import difflib
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -17,13 +18,10 @@ from legollm.data.split import SplitRule
 from legollm.device import seed_of
 from legollm.errors import ConfigError
 from legollm.interfaces import Batch, Tokenizer
-from legollm.tokenizers import TOKENIZERS, TrainableTokenizer, load_tokenizer
+from legollm.tokenizers import TOKENIZERS, ByteTokenizer, CharTokenizer, TrainableTokenizer, load_tokenizer
 from legollm.tokenizers.regex_bpe import RegexBPETokenizer
 
 log = logging.getLogger(__name__)
-
-MAX_CHARACTERS = 1_114_112
-"""Code points there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +41,9 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in TOKENIZERS and not Path(self.kind).exists():
-            raise ConfigError(
-                f"kind: {self.kind!r} is none of {', '.join(TOKENIZERS)}, nor a file or folder that exists"
-            )
+            near = difflib.get_close_matches(self.kind, TOKENIZERS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"kind: {self.kind!r} is none of {', '.join(TOKENIZERS)}, nor a file or folder{hint}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +135,8 @@ def train_tokenizer(cfg: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     tokenizer: TrainableTokenizer = (
         RegexBPETokenizer(pattern=cfg.pattern) if cfg.kind == "bpe" else TOKENIZERS[cfg.kind]()
     )
-    if cfg.kind in ("byte", "char"):  # one id per byte or character, neither more nor fewer
-        tokenizer.train(some, vocab_size=MAX_CHARACTERS)
+    if isinstance(tokenizer, ByteTokenizer | CharTokenizer):  # one id per byte or character, neither more nor fewer
+        tokenizer.train(some)
     else:
         tokenizer.train(some, vocab_size=cfg.vocab_size, special_tokens=list(SPECIAL_TOKENS))
     return tokenizer

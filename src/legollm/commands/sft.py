@@ -13,8 +13,9 @@ from legollm.config import Resolved
 from legollm.data import world
 from legollm.data.chat import CHATML, Message, encode_example, end_of_turn
 from legollm.data.conversations import read_conversations
-from legollm.errors import ConfigError
+from legollm.errors import ConfigError, DataError
 from legollm.finetuning.sft import Example, ExampleBatches, in_order
+from legollm.interfaces import Tokenizer
 from legollm.training.objective import NextToken
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState
@@ -76,13 +77,12 @@ def finetune(cfg: SftRun, **view: Any) -> TrainState:
     open_run(cfg.run, cfg, cfg.resume)
     base = load(cfg.model)
     tokenizer = base.text_side()
-    end_of_turn(tokenizer)
+    eos = tokenizer.decode([end_of_turn(tokenizer)])
     template = base.chat_template or CHATML
-    train, val = (
-        [Example(*encode_example(tokenizer, messages, template)) for messages in part]
-        for part in conversations(cfg.data)
-    )
     max_len = base.config.max_seq_len
+    train, val = (
+        [encoded(messages, tokenizer, template, max_len) for messages in part] for part in conversations(cfg.data)
+    )
     job = Job(
         folder=cfg.run,
         arch=base.arch,
@@ -96,10 +96,25 @@ def finetune(cfg: SftRun, **view: Any) -> TrainState:
         train=cfg.train,
         seed=cfg.seed,
         resume=cfg.resume,
-        tokenizer_files={"chat_template": template, "eos": "<|im_end|>"},
+        tokenizer_files={"chat_template": template, "eos": eos},
         **view,
     )
     return fit(job)
+
+
+def encoded(messages: Sequence[Message], tokenizer: Tokenizer, template: str, max_len: int) -> Example:
+    """A conversation as ids.
+
+    Raises:
+        DataError: more of them than the model reads.
+    """
+    example = Example(*encode_example(tokenizer, messages, template))
+    if len(example.ids) > max_len:
+        raise DataError(
+            f"the conversation that starts with {messages[0].content[:40]!r} has {len(example.ids)} tokens, the model "
+            f"reads {max_len}; shorten it, or train a base model with a larger model.max_seq_len"
+        )
+    return example
 
 
 def conversations(cfg: ConversationConfig) -> tuple[list[list[Message]], list[list[Message]]]:

@@ -16,6 +16,7 @@ from legollm.commands.fit import Job, Resume, fit, open_run, save_config
 from legollm.commands.material import DataConfig, Material, TokenizerConfig, gather
 from legollm.config import Resolved
 from legollm.data.prepare import END_OF_TEXT
+from legollm.data.sources import open_source
 from legollm.device import seed_of
 from legollm.errors import ConfigError
 from legollm.generation.cache import GenerativeModel
@@ -99,6 +100,8 @@ def pretrain(cfg: TrainRun, *, vocab_given: bool = False, **view: Any) -> TrainS
     seq_len = cfg.train.seq_len or cfg.model.max_seq_len
     if seq_len > cfg.model.max_seq_len:
         raise ConfigError(f"train.seq_len: {seq_len} is more than model.max_seq_len = {cfg.model.max_seq_len}")
+    if not cfg.data.prepared:
+        open_source(cfg.data.source, cfg.data.read)  # refuses what is not there before the run has a folder
     open_run(cfg.run, cfg, cfg.resume)
     material = gather(cfg.data, cfg.tokenizer, cfg.run)
     model_config = fitted(cfg.model, material.tokenizer, vocab_given)

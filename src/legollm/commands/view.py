@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping
 from types import TracebackType
@@ -56,7 +57,7 @@ class PlainView:
         print(console_line(step, self.max_steps, dict(values)), flush=True)
 
     def sample(self, text: str) -> None:
-        print(f"  sample: {' '.join(text.split())}", flush=True)
+        print(f"  sample: {one_line(text)}", flush=True)
 
     def note(self, text: str) -> None:
         print(text, flush=True)
@@ -88,11 +89,11 @@ class LiveView:
         self.live.update(self.picture())
 
     def sample(self, text: str) -> None:
-        self.text = " ".join(text.split())
+        self.text = one_line(text)
         self.live.update(self.picture())
 
     def note(self, text: str) -> None:
-        self.live.console.print(text)
+        self.live.console.print(text, markup=False, highlight=False)
 
     def picture(self) -> RenderableType:
         rows = Table.grid(padding=(0, 2))
@@ -120,6 +121,11 @@ class LiveView:
     def time_left(self) -> str:
         seconds = self.latest.get("seconds_left")
         return f"{int(float(seconds)) // 60}:{int(float(seconds)) % 60:02}" if seconds is not None else "-"
+
+
+def one_line(text: str) -> str:
+    """Text by a model, without what would move the cursor or change the terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", " ".join(text.split()))
 
 
 def shown(value: Value | None, form: str) -> str:

@@ -27,33 +27,26 @@ def ngram_loss(train: Ids, val: Ids, *, vocab_size: int, order: int = 4, discoun
     never seen pass everything on. The first order - 1 tokens of `val` have no full context and are not counted.
     """
     probability = np.full(len(val), 1 / vocab_size)
+    context, context_val = np.zeros(len(train), np.int64), np.zeros(len(val), np.int64)
     for n in range(1, order + 1):
-        context_train, word_train = grams(train, n, vocab_size)
-        context, word = grams(val, n, vocab_size)
-        pairs, pair_counts = np.unique(context_train * vocab_size + word_train, return_counts=True)
+        grams = context * vocab_size + train[n - 1 :]
+        pairs, pair_counts = np.unique(grams, return_counts=True)
         contexts, first = np.unique(pairs // vocab_size, return_index=True)  # pairs are sorted, so are contexts
         totals = np.add.reduceat(pair_counts, first)
         types = np.diff(np.append(first, len(pairs)))
-        total = looked_up(contexts, totals, context)
-        seen = total > 0
-        count = looked_up(pairs, pair_counts, context * vocab_size + word)
-        kept = np.maximum(count - discount, 0) / np.maximum(total, 1)
-        passed_on = np.where(seen, discount * looked_up(contexts, types, context) / np.maximum(total, 1), 1.0)
+        at_context = places(contexts, context_val)
+        at_pair = places(pairs, context_val * vocab_size + val[n - 1 :])
+        seen, total = at_context >= 0, totals[at_context]
+        count = np.where(at_pair >= 0, pair_counts[at_pair], 0)
+        kept = np.where(seen, np.maximum(count - discount, 0) / total, 0.0)
+        passed_on = np.where(seen, discount * types[at_context] / total, 1.0)
         probability[n - 1 :] = kept + passed_on * probability[n - 1 :]
+        if n < order:  # the next context: this one and its word, as their place among the pairs, -1 where they are new
+            context, context_val = places(pairs, grams)[:-1], at_pair[:-1]
     return float(-np.log(probability[order - 1 :]).mean())
 
 
-def grams(ids: Ids, n: int, vocab_size: int) -> tuple[Ids, Ids]:
-    """For each place with n - 1 tokens before it, those tokens as one number, and the token itself."""
-    assert vocab_size**n < 2**63, "contexts of this order do not fit a 64-bit number"
-    wide = ids.astype(np.int64)
-    context = np.zeros(len(wide) - n + 1, np.int64)
-    for i in range(n - 1):
-        context = context * vocab_size + wide[i : len(wide) - n + 1 + i]
-    return context, wide[n - 1 :]
-
-
-def looked_up(keys: Ids, values: Ids, wanted: Ids) -> Ids:
-    """values[i] where keys[i] == wanted, else 0; keys are sorted."""
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[place] == wanted, values[place], 0)
+def places(keys: Ids, wanted: Ids) -> Ids:
+    """The index of each number among the sorted keys, -1 where it is none of them."""
+    found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[found] == wanted, found, -1)

@@ -83,4 +83,4 @@ def score(kind: str, answered: Sequence[Answered]) -> Score:
 
 def normal(text: str) -> str:
     """Without what does not change an answer: capitals, outer white space and the last full stop."""
-    return text.strip().rstrip(".").casefold()
+    return text.strip().rstrip(".").rstrip().casefold()

@@ -98,7 +98,8 @@ def shown(value: str | int | float) -> str:
 def svg(chart: Chart, width: int = 860, height: int = 340) -> str:
     """A line chart; levels are dashed, each named at its right end."""
     left, right, top, bottom = 62, 150, 34, 46
-    points = [p for curve in chart.curves for p in curve.points if all(map(math.isfinite, p))]
+    curves = {curve.name: [p for p in curve.points if all(map(math.isfinite, p))] for curve in chart.curves}
+    points = [p for line in curves.values() for p in line]
     if not points:
         return ""
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
@@ -134,22 +135,23 @@ def svg(chart: Chart, width: int = 860, height: int = 340) -> str:
     for level in levels.values():
         place = f'x1="{left}" x2="{width - right}" y1="{y_at(level):.1f}" y2="{y_at(level):.1f}"'
         out.append(f'<line {place} stroke="#656d76" stroke-dasharray="5 4"/>')
-    for curve, colour in zip(chart.curves, COLOURS * len(chart.curves), strict=False):
-        line = [(x_at(x), y_at(y)) for x, y in curve.points if math.isfinite(y)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
-        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        named.append((line[-1][1], f"{curve.name} {curve.points[-1][1]:.2f}", colour))
-    for y, name, colour in spread(named, 15):
+    for (name, line), colour in zip(curves.items(), COLOURS * len(curves), strict=False):
+        if line:
+            path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in line)
+            out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+            named.append((y_at(line[-1][1]), f"{name} {line[-1][1]:.2f}", colour))
+    for y, name, colour in spread(named, 15, height - 15):
         out.append(f'<text x="{width - right + 8}" y="{y + 4:.1f}" fill="{colour}">{html.escape(name)}</text>')
     return "\n".join([*out, "</svg>"])
 
 
-def spread(labels: list[tuple[float, str, str]], gap: float) -> list[tuple[float, str, str]]:
-    """Labels moved down just so far that none covers another."""
+def spread(labels: list[tuple[float, str, str]], gap: float, bottom: float) -> list[tuple[float, str, str]]:
+    """Labels moved down just so far that none covers another, and up again where the last would fall off the page."""
     placed: list[tuple[float, str, str]] = []
     for y, name, colour in sorted(labels):
         placed.append((max(y, placed[-1][0] + gap) if placed else y, name, colour))
-    return placed
+    n = len(placed)
+    return [(min(y, bottom - gap * (n - 1 - i)), name, colour) for i, (y, name, colour) in enumerate(placed)]
 
 
 def ticks(low: float, high: float, n: int = 5) -> list[float]:

@@ -34,7 +34,10 @@ class ExampleBatches:
             raise DataError("no examples to fine-tune on")
         for i, example in enumerate(examples):
             if len(example.ids) > max_len:
-                raise DataError(f"example {i + 1}: {len(example.ids)} tokens; the model reads {max_len}")
+                raise DataError(
+                    f"example {i + 1}: {len(example.ids)} tokens, the model reads {max_len}; shorten it, or "
+                    "start from a base model with a larger model.max_seq_len"
+                )
             if not any(example.is_target[1:]):  # the first id follows nothing, so nothing learns to write it
                 raise DataError(f"example {i + 1}: no word of it is the assistant's; nothing to learn from")
         self.examples, self.batch_size, self.seed = examples, batch_size, seed

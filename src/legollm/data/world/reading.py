@@ -12,6 +12,8 @@ ANSWER = "Answer:"
 
 _SENTENCE_END = re.compile(r'(?<=[.!?]) (?=[A-Z"])')
 _WORD = re.compile(r"[\w'-]+")
+_SMALL = {"a", "the", "in", "on", "to"}
+"""Words in which an answer may differ from the sentence that tells it: somebody went to the mill, who is in the mill."""
 
 
 def worked_answer(context: str, answer: str, steps: int) -> str:
@@ -20,11 +22,11 @@ def worked_answer(context: str, answer: str, steps: int) -> str:
 
 
 def read_aloud(context: str, answer: str) -> str:
-    """`context` up to and including the first sentence with the last word of `answer` in it, or all of it."""
-    word = words(answer)[-1]
+    """`context` up to and including the first sentence that says all of `answer`, or all of it."""
+    telling = set(words(answer)) - _SMALL  # all of them: "six coins" is not told where the other price is named
     sentences = _SENTENCE_END.split(context)
     for n, sentence in enumerate(sentences, start=1):
-        if word in words(sentence):
+        if telling.issubset(words(sentence)):
             return " ".join(sentences[:n])
     return context
 
