@@ -58,6 +58,8 @@ HELP = ("-h", "--help")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status (DESIGN: 0 done, 2 wrong input, 3 interrupted and saved, ...)."""
+    # oneDNN keeps 1,024 prepared kernels, one per shape; batches of many widths would fill gigabytes with them.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         logging.basicConfig(format="%(levelname)s: %(message)s", level=log_level())

@@ -122,7 +122,7 @@ def test_in_order_has_every_example_once_and_little_padding() -> None:
     ("examples", "said"),
     [
         ([], "no examples to fine-tune on"),
-        ([EXAMPLES[0], example(1, 80, 40)], "example 2: 120 tokens; the model reads 100"),
+        ([EXAMPLES[0], example(1, 80, 40)], "example 2: 120 tokens, the model reads 100"),
         ([Example([1, 2, 3], [False] * 3)], "example 1: no word of it is the assistant's"),
         ([Example([1, 2, 3], [True, False, False])], "example 1: no word of it is the assistant's"),
         ([Example([1], [True])], "example 1: no word of it is the assistant's"),
@@ -131,3 +131,14 @@ def test_in_order_has_every_example_once_and_little_padding() -> None:
 def test_examples_that_teach_nothing_or_do_not_fit_are_refused(examples: list[Example], said: str) -> None:
     with pytest.raises(DataError, match=said):
         ExampleBatches(examples, 2, seed=0, max_len=100)
+
+
+def test_widths_are_rounded_up_but_never_beyond_what_the_model_reads() -> None:
+    rows = [example(1, 30, 10), example(2, 5, 5)]
+    assert padded(rows, max_len=256).tokens.shape == (2, 64)
+    assert padded(rows, max_len=50).tokens.shape == (2, 50)
+    assert padded(rows).tokens.shape == (2, 39)
+    assert next(ExampleBatches(rows, 2, seed=0, max_len=256)).tokens.shape == (2, 64)
+    objective, model = NextToken(), build("gpt2", vocab_size=300, max_seq_len=64, n_layers=1, d_model=16, n_heads=2)
+    wide, narrow = objective(model, padded(rows, max_len=64)), objective(model, padded(rows))
+    assert float(wide.detach()) == pytest.approx(float(narrow.detach()), rel=1e-6)

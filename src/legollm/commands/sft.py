@@ -91,7 +91,7 @@ def finetune(cfg: SftRun, **view: Any) -> TrainState:
         tokenizer=tokenizer,
         objective=NextToken(),
         batches=ExampleBatches(train, cfg.train.batch_size, seed=cfg.seed, max_len=max_len),
-        validation=lambda n: in_order(val, cfg.train.batch_size),
+        validation=lambda n: in_order(val, cfg.train.batch_size, max_len=max_len),
         optim=cfg.optim,
         train=cfg.train,
         seed=cfg.seed,

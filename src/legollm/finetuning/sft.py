@@ -40,14 +40,14 @@ class ExampleBatches:
                 )
             if not any(example.is_target[1:]):  # the first id follows nothing, so nothing learns to write it
                 raise DataError(f"example {i + 1}: no word of it is the assistant's; nothing to learn from")
-        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.examples, self.batch_size, self.seed, self.max_len = examples, batch_size, seed, max_len
         self.n_seen = 0  # examples handed out since the start, over all epochs
         self.epoch, self.order = 0, self.order_of(0)
 
     def __next__(self) -> Batch:
         chosen = [self.example(self.n_seen + i) for i in range(self.batch_size)]
         self.n_seen += self.batch_size
-        return padded(chosen)
+        return padded(chosen, self.max_len)
 
     def example(self, index: int) -> Example:
         epoch, place = divmod(index, len(self.examples))
@@ -78,16 +78,24 @@ class ExampleBatches:
         return {"seed": self.seed, "n_examples": len(self.examples)}
 
 
-def in_order(examples: Sequence[Example], batch_size: int) -> Iterator[Batch]:
+def in_order(examples: Sequence[Example], batch_size: int, *, max_len: int = 0) -> Iterator[Batch]:
     """Every example once, for validation; sorted by length so that little is padding."""
     ranked = sorted(examples, key=lambda example: len(example.ids))
     for start in range(0, len(ranked), batch_size):
-        yield padded(ranked[start : start + batch_size])
+        yield padded(ranked[start : start + batch_size], max_len)
 
 
-def padded(examples: Sequence[Example]) -> Batch:
-    """Rows of unequal length as one batch: tokens (B, T), and targets shifted by one with IGNORED elsewhere."""
-    width = max(len(example.ids) for example in examples) - 1
+WIDTHS = 32
+"""Batches are as wide as a multiple of this: kernels are prepared and kept for each width that occurs."""
+
+
+def padded(examples: Sequence[Example], max_len: int = 0) -> Batch:
+    """Rows of unequal length as one batch: tokens (B, T), and targets shifted by one with IGNORED elsewhere.
+
+    max_len: how far the width may be rounded up; 0 leaves it as it is.
+    """
+    longest = max(len(example.ids) for example in examples) - 1
+    width = max(longest, min(-(-longest // WIDTHS) * WIDTHS, max_len))
     tokens = torch.zeros(len(examples), width, dtype=torch.int64)
     targets = torch.full_like(tokens, IGNORED)
     for row, (ids, is_target) in enumerate(examples):
