@@ -48,8 +48,8 @@ def write_texts(folder: Path) -> None:
     """book.txt, and conversations in both shapes."""
     (folder / "book.txt").write_text("".join(world.corpus(1, 40_000, "train")), encoding="utf-8")
     asked = [(f"Where is number {i}?", f"in box {i}") for i in range(12)]
-    short = [{"prompt": question, "answer": answer} for question, answer in asked]
-    long = [
+    short: list[dict[str, Any]] = [{"prompt": question, "answer": answer} for question, answer in asked]
+    long: list[dict[str, Any]] = [
         {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
         for question, answer in asked
     ]

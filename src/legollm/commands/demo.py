@@ -52,16 +52,16 @@ class DemoRun:
     tokenizer: TokenizerConfig = field(default_factory=lambda: TokenizerConfig(train_bytes=4_000_000))
     model: Qwen3Config = field(default_factory=lambda: Qwen3Config(d_head=64, max_seq_len=512, rope_theta=10_000.0))
     optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(name="muon", lr=1e-2, schedule="wsd", warmup_steps=30)
+        default_factory=lambda: OptimConfig(name="muon", lr=5e-3, schedule="wsd", warmup_steps=30)
     )
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(max_steps=450, batch_size=8, seq_len=256, eval_every=100, save_every=200)
     )
     sft: SftRun = field(
         default_factory=lambda: SftRun(
-            data=ConversationConfig(n_examples=20_000),
-            optim=OptimConfig(name="muon", lr=8e-3, schedule="wsd", warmup_steps=20, decay_fraction=0.3),
-            train=TrainConfig(max_steps=400, batch_size=16, eval_every=100, save_every=200),
+            data=ConversationConfig(n_examples=12_000, n_turns=1),
+            optim=OptimConfig(name="muon", lr=5e-3, schedule="wsd", warmup_steps=20, decay_fraction=0.3),
+            train=TrainConfig(max_steps=350, batch_size=32, eval_every=50, save_every=200),
         )
     )
     n_questions: int = 300

@@ -13,7 +13,7 @@ ANSWER = "Answer:"
 _SENTENCE_END = re.compile(r'(?<=[.!?]) (?=[A-Z"])')
 _WORD = re.compile(r"[\w'-]+")
 _SMALL = {"a", "the", "in", "on", "to"}
-"""Words in which an answer may differ from the sentence that tells it: somebody went to the mill, who is in the mill."""
+"""Words in which an answer may differ from the sentence that tells it: who went to the mill is in the mill."""
 
 
 def worked_answer(context: str, answer: str, steps: int) -> str:
