@@ -13,8 +13,10 @@ import torch
 
 import legollm as package
 from legollm.checkpoints.loading import Loaded
+from legollm.commands.chat import Conversation
 from legollm.data.chat import Message
 from legollm.errors import ConfigError
+from legollm.generation.sampling import Sampling
 from legollm.tokenizers import load_tokenizer
 from legollm.training.metrics import read_rows
 from walker import LOOP, legollm, train_base
@@ -194,22 +196,21 @@ def test_a_conversation_remembers_what_was_said(answering: Path) -> None:
 
 
 def test_a_long_conversation_forgets_whole_exchanges(answering: Path) -> None:
-    from legollm.commands.chat import Conversation
-    from legollm.generation.sampling import Sampling
-
-    talk = Conversation(package.load(answering), Sampling(max_new_tokens=20), "Be brief.")
-    for i in range(8):
-        talk.messages += [Message("user", f"Question {i}?"), Message("assistant", f"answer {i}")]
-    talk.messages.append(Message("user", "And now?"))
-    kept = talk.fitting()
-    assert [message.role for message in kept[:2]] == ["system", "user"]
-    assert kept[-1].content == "And now?"
-    assert kept[1:] == talk.messages[len(talk.messages) - len(kept) + 1 :]
-    assert len(talk.lm.chat_prompt(kept)) <= 96 - 20
-    assert len(talk.lm.chat_prompt([kept[0], *talk.messages[len(talk.messages) - len(kept) - 1 :]])) > 96 - 20
-    huge = Conversation(talk.lm, talk.sampling, "")
-    huge.messages = [Message("user", "so " * 500)]
-    assert huge.fitting() == huge.messages
+    lm = package.load(answering)
+    system, last = Message("system", "Be brief."), Message("user", "And now?")
+    said = [Message(*turn) for i in range(8) for turn in (("user", f"Question {i}?"), ("assistant", f"answer {i}"))]
+    for n_new in range(1, 60, 4):
+        room = 96 - min(n_new, 48)
+        talk = Conversation(lm, Sampling(max_new_tokens=n_new), system.content)
+        talk.messages += [*said, last]
+        kept = talk.fitting()
+        n_kept = len(kept) - 2
+        assert kept == [system, *said[len(said) - n_kept :], last]
+        assert kept[1].role == "user"
+        assert n_kept == 0 or len(lm.chat_prompt(kept)) <= room
+        assert len(lm.chat_prompt([system, *said[len(said) - n_kept - 2 :], last])) > room  # no more than it had to
+    talk.messages = [Message("user", "so " * 500)]
+    assert talk.fitting() == talk.messages
 
 
 def test_a_base_model_continues_what_one_writes(home: Path, lm: Loaded) -> None:

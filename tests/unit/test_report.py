@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from legollm.evaluation.report import Chart, Curve, Section, page, shown, spread, svg, ticks, write_report
@@ -147,6 +147,7 @@ def test_ticks_one_would_choose() -> None:
 
 
 @given(st.lists(st.floats(0, 300), max_size=12), st.floats(1, 20))
+@example([290.0, 300.0, 300.0], 15.0)
 def test_labels_never_cover_each_other_and_stay_on_the_page(heights: list[float], gap: float) -> None:
     labels = [(y, f"{i}", "red") for i, y in enumerate(heights)]
     placed = spread(labels, gap, bottom=300)

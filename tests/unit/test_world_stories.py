@@ -17,7 +17,7 @@ from legollm.data.world.plots import PLOTS
 from legollm.data.world.state import Person, Slot, Spot, Thing, World
 from legollm.data.world.sums import letters, parity
 
-FIRST_MEGABYTE = "3ade7fac11183a6f086c25d0c82105b8b618f05b85ab4f9cc3c246605deda3fd"
+FIRST_MEGABYTE = "d30539925753fd536ec25f3bacf7a94de325cf98e089523391e58033d423e131"
 
 
 class WatchedWorld(World):

@@ -126,7 +126,7 @@ def stage(number: int, title: str) -> None:
 def measured_levels(material: Material, cfg: DemoRun, path: Path) -> dict[str, float]:
     """Bits per byte of the validation text under models that know nothing, repeat or count; and its entropy."""
     stamp = material.val.meta["stamp"]
-    if path.exists() and (known := json.loads(path.read_text(encoding="utf-8")))["stamp"] == stamp:
+    if known := written(path, stamp):
         return dict(known["levels"])
     val, n_bytes, vocab_size = material.val, material.val.n_bytes, material.tokenizer.vocab_size
     per_byte = len(val) / n_bytes / np.log(2)
@@ -138,7 +138,7 @@ def measured_levels(material: Material, cfg: DemoRun, path: Path) -> dict[str, f
         f"{NGRAM_ORDER}-gram": float(nats * per_byte),
         "entropy": world.describe(cfg.data.read.world_seed, 2000).bits_per_byte,
     }
-    path.write_text(json.dumps({"stamp": stamp, "levels": levels}, indent=1) + "\n", encoding="utf-8")
+    write(path, {"stamp": stamp, "levels": levels})
     return levels
 
 
@@ -146,9 +146,9 @@ def measured_results(cfg: DemoRun, base: Path) -> dict[str, Any]:
     """What both models answer to held-out questions, and stories by the base model; kept until a model changes."""
     path = cfg.run / "results.json"
     before, after = load(base), load(cfg.run)
-    stamp = f"{manifest_of(before)} {manifest_of(after)} {cfg.n_questions}"
-    if path.exists() and (known := json.loads(path.read_text(encoding="utf-8")))["stamp"] == stamp:
-        return dict(known)
+    stamp = f"{manifest_of(before)} {manifest_of(after)} {cfg.seed} {cfg.n_questions} {cfg.sample_tokens}"
+    if known := written(path, stamp):
+        return known
     asked = held_out(cfg)
     kinds: dict[str, dict[str, Any]] = {}
     answered: list[Answered] = []
@@ -171,8 +171,21 @@ def measured_results(cfg: DemoRun, base: Path) -> dict[str, Any]:
         ],
         "stories": [opening + before.generate(opening, **sampling) for opening in OPENINGS],
     }
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write(path, results)
     return results
+
+
+def written(path: Path, stamp: str) -> dict[str, Any]:
+    """What an earlier call wrote from the same inputs; empty if it did not."""
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return known if known.get("stamp") == stamp else {}
+
+
+def write(path: Path, value: Mapping[str, Any]) -> None:
+    """At once: a killed process leaves the old file or the new one."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def manifest_of(lm: Loaded) -> str:
