@@ -87,10 +87,13 @@ def fit(job: Job) -> TrainState:
     precision = job.train.precision
     if start:
         saved = load_state(start)
+        state = TrainState.from_dict(saved.values["loop"])
+        numbers.rewind(state.step)
+        if state.step >= job.train.max_steps:
+            return state
         load_weights(job.model, job.arch, job.model_config, start)
         restore_optimizer(optimizer, dict(saved.tensors))
         job.batches.load_state_dict(saved.values["batches"])
-        state = TrainState.from_dict(saved.values["loop"])
         if saved.values["n_threads"] != torch.get_num_threads():
             log.warning(
                 "saved with %d threads, continued with %d: sums may differ in their last bits",
@@ -99,9 +102,8 @@ def fit(job: Job) -> TrainState:
             )
         if precision == "auto":  # what was measured then, not again: the steps to come would differ
             precision = saved.values["precision"]
-    numbers.rewind(state.step)
-    if state.step >= job.train.max_steps:
-        return state
+    else:
+        numbers.rewind(0)
     (job.folder / "diverged.json").unlink(missing_ok=True)
     cfg = replace(job.train, precision=pick_precision(precision, device))
     with Signals() as signals, choose_view(cfg.max_steps, title=job.title, lines=job.lines) as view:
