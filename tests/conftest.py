@@ -7,6 +7,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: tiny tensors on
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run on a shared machine, however slow: a failure there is a change's fault, not luck's.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("default", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 ROOT = Path(__file__).parent.parent
 

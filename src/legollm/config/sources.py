@@ -79,7 +79,8 @@ def value_of(option: str, rest: list[str], is_switch: bool) -> str:
     if is_switch:
         return "true"
     if not rest or rest[0].startswith("--"):
-        raise ConfigError(f"{option}: needs a value; write {option}=VALUE")
+        name = option if option.isprintable() else repr(option)  # a message is one line
+        raise ConfigError(f"{name}: needs a value; write {name}=VALUE")
     return rest.pop(0)
 
 
