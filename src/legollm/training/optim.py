@@ -20,7 +20,7 @@ class OptimConfig:
     """The optimizer and its learning-rate schedule."""
 
     name: Literal["adamw", "muon"] = "adamw"
-    """adamw, or muon for the matrices inside the blocks and adamw for the rest: fewer tokens to the same loss."""
+    """adamw, or muon for the matrices inside the blocks and adamw for the rest."""
     lr: float = 1e-3
     """Peak learning rate, reached after warm-up."""
     schedule: Schedule = "cosine"

@@ -1,8 +1,8 @@
 """How a question is answered aloud: the story is read up to the sentence that tells, and then comes the answer.
 
-A small model cannot look a fact up in one step before it has seen millions of questions; repeating what it has read is
-the first thing it learns. Reading aloud turns the one into the other: after the sentence that tells, the answer is the
-last thing of its kind that was said (a scratchpad, Nye et al. 2021, arXiv:2112.00114).
+A small model does not learn in minutes to look a fact up in one step, but it does learn to repeat what it has read
+(docs/log.md has the figures). Reading aloud turns the one into the other: after the sentence that tells, the answer is
+the last thing of its kind that was said (a scratchpad, Nye et al. 2021, arXiv:2112.00114).
 """
 
 import re
