@@ -14,7 +14,12 @@ from legollm.generation.cache import FullCache, kv_bytes_per_token
 from legollm.generation.generate import left_padded
 
 V, N = 50, 24
-SHAPES = {"gpt2": {"n_heads": 4}, "llama3": {"n_heads": 4, "n_kv_heads": 2}, "qwen3": {"n_heads": 4, "n_kv_heads": 1}}
+SHAPES = {
+    "gpt2": {"n_heads": 4},
+    "llama3": {"n_heads": 4, "n_kv_heads": 2},
+    "qwen3": {"n_heads": 4, "n_kv_heads": 1},
+    "qwen3 with a local layer": {"n_heads": 4, "n_kv_heads": 1, "local_layers": (0,), "window": 3},
+}
 MakeCache = Callable[[nn.Module, int, int], FullCache]
 CACHES: dict[str, MakeCache] = {"full": FullCache.for_model}
 
@@ -23,7 +28,7 @@ CACHES: dict[str, MakeCache] = {"full": FullCache.for_model}
 def model(request: pytest.FixtureRequest) -> nn.Module:
     """A tiny model in float64 whose weights are large enough for every token to matter."""
     shape: dict[str, Any] = SHAPES[request.param]
-    model = build(request.param, vocab_size=V, n_layers=2, d_model=32, max_seq_len=N, **shape)
+    model = build(request.param.split()[0], vocab_size=V, n_layers=2, d_model=32, max_seq_len=N, **shape)
     rng = torch.Generator().manual_seed(1)
     for weight in model.parameters():
         weight.data.add_(torch.randn(weight.shape, generator=rng) * 0.2)

@@ -21,6 +21,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama3 as 3.2": ("llama3", {"tie_embeddings": True}),
     "llama3 as 3": ("llama3", {"rope_scaling": None, "n_kv_heads": 1}),
     "qwen3": ("qwen3", {}),
+    "qwen3 with local layers": ("qwen3", {"n_layers": 3, "local_layers": (0, 2), "window": 5}),
     "qwen3 untied": ("qwen3", {"tie_embeddings": False, "n_heads": 2}),
 }
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from legollm.components.attention import Attention, attend, faster_backend
-from legollm.components.masks import Causal, Ragged
+from legollm.components.masks import Causal, Near, Ragged
 from legollm.components.positions import NoPositions, RotaryEmbedding
 from legollm.interfaces import Mask
 
@@ -121,3 +121,19 @@ def test_biases_and_dropout_are_where_they_were_asked_for() -> None:
     assert torch.equal(biased(x, here, Causal()), biased(x, here, Causal()))
     biased.train()
     assert not torch.equal(biased(x, here, Causal()), biased(x, here, Causal()))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("window", [1, 2, 4, 9])
+def test_a_window_hides_all_but_the_nearest_keys(case: str, window: int) -> None:
+    T, S, mask = CASES[case]
+    allowed = Near(mask, window, torch.device("cpu")).allowed(T, S)
+    base = mask.allowed(T, S)
+    base = torch.ones(T, S, dtype=torch.bool).tril(S - T) if base is None else base
+    for b in range(2):
+        q, k = (mask.query_positions[b], mask.key_positions[b]) if isinstance(mask, Ragged) else (None, None)
+        for t in range(T):
+            for s in range(S):
+                away = S - T + t - s if q is None or k is None else int(q[t] - k[s])
+                place = (b, 0, t, s) if base.dim() == 4 else (t, s)
+                assert bool(allowed[place]) == (bool(base[place]) and away < window)

@@ -206,7 +206,6 @@ def test_a_wrong_folder_is_refused(case: str, tmp_path: Path, monkeypatch: pytes
         ("gpt2", {"n_inner": 100}, "n_inner is 100, and only None or 128 is supported"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
         ("gpt2", {"attn_pdrop": 0.3}, "attn_pdrop is 0.3, and only 0.0 is supported"),
-        ("qwen3", {"use_sliding_window": True}, "use_sliding_window is True"),
         ("qwen3", {"rope_parameters": YARN, "rope_theta": 500_000.0}, "rope_type is 'yarn'"),
         ("bigram", {"vocab_size": 0}, "vocab_size: expected a whole number"),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from legollm.data.loader import IGNORED, TokenFile, WindowBatches, validation_batches
+from legollm.data.loader import IGNORED, Chained, TokenFile, WindowBatches, validation_batches
 from legollm.data.prepare import PrepareOptions, prepare
 from legollm.data.readers import SourceOptions
 from legollm.data.sources import open_source
@@ -186,3 +186,21 @@ def test_folder_that_cannot_be_used_says_why(folder: Path) -> None:
     (folder / "meta.json").write_text("{")
     with pytest.raises(DataError, match=r"meta\.json: not JSON"):
         TokenFile(folder, "train")
+
+
+@pytest.mark.parametrize("n_taken", [0, 1, 3, 4, 7])
+def test_one_source_after_another_can_be_continued_anywhere(n_taken: int) -> None:
+    def chained() -> Chained:
+        first = WindowBatches(ids(40), batch_size=1, seq_len=4, seed=1)
+        return Chained(first, 3, WindowBatches(100 + ids(40), batch_size=2, seq_len=8, seed=2))
+
+    whole = chained()
+    expected = [next(whole).tokens for _ in range(8)]
+    assert [len(tokens) for tokens in expected] == [1, 1, 1, 2, 2, 2, 2, 2]
+    assert all(tokens.max() < 100 for tokens in expected[:3])
+    one, other = chained(), chained()
+    for _ in range(n_taken):
+        next(one)
+    other.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    for tokens in expected[n_taken:]:
+        assert torch.equal(next(other).tokens, tokens)

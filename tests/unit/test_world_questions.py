@@ -85,7 +85,10 @@ def test_answer_is_a_candidate(asked):
         for q in items:
             assert q.answer in q.candidates
             assert len(set(q.candidates)) == len(q.candidates) >= 2
-            assert (q.kind, q.steps, q.difficulty) == (kind, STEPS[kind], min(3, STEPS[kind]))
+            least = STEPS[kind]  # a kind of one step takes two where the answer is said before what is asked about
+            assert q.kind == kind
+            assert q.steps in ({1, 2} if least == 1 else {least})
+            assert q.difficulty == min(3, q.steps)
             assert q.prompt == f"{q.context}\nQ: {q.question}\nA:"
             assert q.text == f"{q.prompt} {q.worked_answer}\n"
             assert q.text.endswith(f" {q.answer}\n")
@@ -122,7 +125,7 @@ class TestReadAgain:
             who, place = re.fullmatch(r"Is (?:the )?(.+?) in (.+)\?", q.question).groups()
             there = [s for s in sentences(q) if mentions(s, place)]
             assert len(there) == 1, q
-            holders = {m for s in sentences(q) if mentions(s, who) for m in re.findall(r"\b[A-Z][a-z]+\b", s)} | {who}
+            holders = {m for s in sentences(q) if mentions(s, who) for m in re.findall(r"\b(?!In )[A-Z][a-z]+\b", s)} | {who}
             assert (q.answer == "yes") == any(mentions(there[0], holder) for holder in holders), q
 
     def test_where_carried(self, asked):

@@ -17,7 +17,7 @@ from legollm.data.world.plots import PLOTS
 from legollm.data.world.state import Person, Slot, Spot, Thing, World
 from legollm.data.world.sums import letters, parity
 
-FIRST_MEGABYTE = "d30539925753fd536ec25f3bacf7a94de325cf98e089523391e58033d423e131"
+FIRST_MEGABYTE = "27caf637d75d3f2fab551034b8d75fa91298d75b95d3f0f0abae9d1f255eb1ec"
 
 
 class WatchedWorld(World):

@@ -18,7 +18,7 @@ from legollm.components.feedforward import SwiGLU
 from legollm.components.init import init_weights
 from legollm.components.norm import RMSNorm
 from legollm.components.positions import RotaryEmbedding, TokenEmbedding
-from legollm.errors import CheckpointError
+from legollm.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,10 @@ class Qwen3Config:
     """Base of the rotary frequencies: the larger, the farther apart positions stay distinct."""
     tie_embeddings: bool = True
     """Whether the head shares its weights with the token embedding."""
+    local_layers: tuple[int, ...] = ()
+    """Blocks, from 0, whose attention sees only the nearest tokens; the others see all."""
+    window: int = 4096
+    """Tokens that local blocks see, the token itself included."""
 
     def __post_init__(self) -> None:
         check_positive(
@@ -56,6 +60,10 @@ class Qwen3Config:
         )
         check_divides(self, "n_kv_heads", "n_heads")
         check_rotary("d_head", self.d_head)
+        check_positive(self, "window")
+        for i in self.local_layers:
+            if not 0 <= i < self.n_layers:
+                raise ConfigError(f"local_layers: blocks are 0 to {self.n_layers - 1}, found {i}")
 
 
 published = partial(Qwen3Config, max_seq_len=40_960, n_kv_heads=8, d_head=128)
@@ -72,7 +80,7 @@ def qwen3(cfg: Qwen3Config, seed: int = 0) -> Decoder:
     rope = RotaryEmbedding(cfg.d_head, theta=cfg.rope_theta)
     norm = partial(RMSNorm, eps=cfg.norm_eps)
 
-    def block() -> PreNormBlock:
+    def block(i: int) -> PreNormBlock:
         return PreNormBlock(
             norm1=norm(cfg.d_model),
             attn=Attention(
@@ -82,6 +90,7 @@ def qwen3(cfg: Qwen3Config, seed: int = 0) -> Decoder:
                 d_head=cfg.d_head,
                 rope=rope,
                 head_norm=norm,
+                window=cfg.window if i in cfg.local_layers else None,
             ),
             norm2=norm(cfg.d_model),
             ffn=SwiGLU(cfg.d_model, cfg.d_ff),
@@ -93,12 +102,16 @@ def qwen3(cfg: Qwen3Config, seed: int = 0) -> Decoder:
         lm_head.weight = embed.weight
     model = Decoder(
         embed=embed,
-        blocks=[block() for _ in range(cfg.n_layers)],
+        blocks=[block(i) for i in range(cfg.n_layers)],
         norm=norm(cfg.d_model),
         lm_head=lm_head,
     )
     init_weights(model, torch.Generator().manual_seed(seed))
     return model
+
+
+GLOBAL = "full_attention"
+LOCAL = "sliding_attention"
 
 
 def config_to_hf(cfg: Qwen3Config) -> dict[str, Any]:
@@ -114,7 +127,9 @@ def config_to_hf(cfg: Qwen3Config) -> dict[str, Any]:
         "intermediate_size": cfg.d_ff,
         "hidden_act": "silu",
         "attention_bias": False,
-        "use_sliding_window": False,
+        "use_sliding_window": bool(cfg.local_layers),
+        "sliding_window": cfg.window if cfg.local_layers else None,
+        "layer_types": [LOCAL if i in cfg.local_layers else GLOBAL for i in range(cfg.n_layers)],
         "rms_norm_eps": cfg.norm_eps,
         "tie_word_embeddings": cfg.tie_embeddings,
         **rope_to_hf(cfg.rope_theta, None),
@@ -132,11 +147,14 @@ def config_from_hf(config: Mapping[str, Any]) -> Qwen3Config:
         raise CheckpointError("config.json: rope_type is 'llama3', and only 'default' is supported for qwen3")
     accept(config, "hidden_act", "silu", "swish")
     accept(config, "attention_bias", False)
-    accept(config, "use_sliding_window", False)
+    n_layers = need(config, "num_hidden_layers")
+    is_windowed = config.get("use_sliding_window", False)
+    first = config.get("max_window_layers", 28)  # without layer_types, the blocks from here on are the local ones
+    types = config.get("layer_types") or [GLOBAL if i < first else LOCAL for i in range(n_layers)]
     return Qwen3Config(
         vocab_size=need(config, "vocab_size"),
         max_seq_len=need(config, "max_position_embeddings"),
-        n_layers=need(config, "num_hidden_layers"),
+        n_layers=n_layers,
         n_heads=need(config, "num_attention_heads"),
         n_kv_heads=need(config, "num_key_value_heads"),
         d_model=need(config, "hidden_size"),
@@ -145,6 +163,8 @@ def config_from_hf(config: Mapping[str, Any]) -> Qwen3Config:
         norm_eps=config.get("rms_norm_eps", 1e-6),
         rope_theta=theta,
         tie_embeddings=config.get("tie_word_embeddings", False),
+        local_layers=tuple(i for i, kind in enumerate(types) if is_windowed and kind == LOCAL),
+        window=(config.get("sliding_window") or 4096) if is_windowed else 4096,
     )
 
 

@@ -50,18 +50,24 @@ class DemoRun:
     """Decides everything that is random."""
     data: DataConfig = field(default_factory=lambda: DataConfig(read=SourceOptions(world_bytes=12_000_000)))
     tokenizer: TokenizerConfig = field(default_factory=lambda: TokenizerConfig(train_bytes=4_000_000))
-    model: Qwen3Config = field(default_factory=lambda: Qwen3Config(d_head=64, max_seq_len=512, rope_theta=10_000.0))
+    model: Qwen3Config = field(
+        default_factory=lambda: Qwen3Config(
+            d_head=64, max_seq_len=512, rope_theta=10_000.0, local_layers=(0,), window=4
+        )
+    )
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(name="muon", lr=5e-3, schedule="wsd", warmup_steps=30)
     )
     train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(max_steps=450, batch_size=8, seq_len=256, eval_every=100, save_every=200)
+        default_factory=lambda: TrainConfig(max_steps=600, batch_size=8, seq_len=256, eval_every=100, save_every=200)
     )
+    echo_steps: int = 250
+    """First this many steps of lines of words, each said twice."""
     sft: SftRun = field(
         default_factory=lambda: SftRun(
-            data=ConversationConfig(n_examples=12_000, n_turns=1),
+            data=ConversationConfig(n_examples=6_000, n_turns=3),
             optim=OptimConfig(name="muon", lr=5e-3, schedule="wsd", warmup_steps=20, decay_fraction=0.3),
-            train=TrainConfig(max_steps=350, batch_size=32, eval_every=50, save_every=200),
+            train=TrainConfig(max_steps=400, batch_size=12, eval_every=100, save_every=200),
         )
     )
     n_questions: int = 300
@@ -85,6 +91,7 @@ def demo(run: Resolved[DemoRun]) -> None:
         model=cfg.model,
         optim=cfg.optim,
         train=cfg.train,
+        echo_steps=cfg.echo_steps,
         prompt=OPENINGS[0],
     )
     print(

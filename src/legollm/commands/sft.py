@@ -30,7 +30,7 @@ class ConversationConfig:
     n_examples: int = 8000
     """world: how many stories to train on."""
     n_turns: int = 3
-    """world: questions about each story, at most."""
+    """world: questions about each story."""
     val_fraction: float = 0.05
     """Share of a file's conversations that is kept for validation."""
     n_val: int = 200

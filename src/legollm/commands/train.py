@@ -15,15 +15,18 @@ from legollm.architectures.qwen3 import Qwen3Config
 from legollm.commands.fit import Job, Resume, fit, open_run, save_config
 from legollm.commands.material import DataConfig, Material, TokenizerConfig, gather
 from legollm.config import Resolved
+from legollm.data import world
+from legollm.data.loader import Chained
 from legollm.data.prepare import END_OF_TEXT
 from legollm.data.sources import open_source
 from legollm.device import seed_of
 from legollm.errors import ConfigError
+from legollm.finetuning.sft import Example, ExampleBatches
 from legollm.generation.cache import GenerativeModel
 from legollm.generation.complete import Decoding
 from legollm.generation.sampling import Sampling
 from legollm.generation.text import generate_text
-from legollm.interfaces import Tokenizer
+from legollm.interfaces import BatchSource, Tokenizer
 from legollm.training.objective import NextToken
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState
@@ -68,6 +71,9 @@ class TrainRun:
     model: ModelConfig = field(default_factory=Qwen3Config)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    echo_steps: int = 0
+    """First this many steps of lines of words, each said twice: a small model learns from them to look back, and then
+    reads the text with it. They count as steps of train.max_steps."""
     prompt: str | None = None
     """The samples shown while training continue this; null takes the start of the validation text."""
 
@@ -114,7 +120,7 @@ def pretrain(cfg: TrainRun, *, vocab_given: bool = False, **view: Any) -> TrainS
         model=model,
         tokenizer=material.tokenizer,
         objective=NextToken(),
-        batches=material.batches(cfg.train.batch_size, seq_len, cfg.seed),
+        batches=batches_of(cfg, material, seq_len),
         validation=lambda n: material.validation(cfg.train.batch_size, seq_len, n),
         optim=cfg.optim,
         train=cfg.train,
@@ -126,6 +132,22 @@ def pretrain(cfg: TrainRun, *, vocab_given: bool = False, **view: Any) -> TrainS
         **view,
     )
     return fit(job)
+
+
+def batches_of(cfg: TrainRun, material: Material, seq_len: int) -> BatchSource:
+    """Windows of the text, after echo_steps batches of lines said twice, of which the second time is learned."""
+    windows = material.batches(cfg.train.batch_size, seq_len, cfg.seed)
+    if not cfg.echo_steps:
+        return windows
+    tokenizer, examples = material.tokenizer, []
+    for asked, line in world.echoes(cfg.seed, 0, cfg.echo_steps * cfg.train.batch_size):
+        first, second = tokenizer.encode(f"{asked} Again:"), tokenizer.encode(f" {line}.\n")
+        ids = [*first, *second][: cfg.model.max_seq_len]
+        examples.append(Example(ids, [i >= len(first) for i in range(len(ids))]))
+    echoes = ExampleBatches(
+        examples, cfg.train.batch_size, seed=cfg.seed, max_len=cfg.model.max_seq_len, n_first=len(examples)
+    )
+    return Chained(echoes, cfg.echo_steps, windows)
 
 
 def fitted(model: ModelConfig, tokenizer: Tokenizer, vocab_given: bool) -> ModelConfig:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from legollm.components.masks import Near
 from legollm.interfaces import LayerCache, Mask
 
 
@@ -29,9 +30,11 @@ class Attention(nn.Module):
         head_norm: Callable[[int], nn.Module] = nn.Identity,
         bias: bool = False,
         dropout: float = 0.0,
+        window: int | None = None,
     ) -> None:
+        """window: the nearest tokens a token sees, itself included; None for all before it."""
         super().__init__()
-        self.n_kv_heads, self.d_head, self.dropout = n_kv_heads, d_head, dropout
+        self.n_kv_heads, self.d_head, self.dropout, self.window = n_kv_heads, d_head, dropout, window
         self.q_proj = nn.Linear(d_model, n_heads * d_head, bias=bias)
         self.k_proj = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
         self.v_proj = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
@@ -53,6 +56,8 @@ class Attention(nn.Module):
         q, k = self.rope(self.q_norm(q), self.k_norm(k), positions)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, S, Dh)
+        if self.window is not None:
+            mask = Near(mask, self.window, q.device)
         y = attend(q, k, v, mask, dropout=self.dropout if self.training else 0.0)  # (B, H, T, Dh)
         return self.o_proj(y.transpose(1, 2).flatten(-2))
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from legollm.errors import DataError
-from legollm.interfaces import Batch
+from legollm.interfaces import Batch, BatchSource
 
 FORMAT = "legollm-tokens"
 FORMAT_VERSION = 1
@@ -151,6 +151,31 @@ class WindowBatches:
             starts += (taken * self.seq_len - self.shift).tolist()
             self.cursor += len(taken)
         return starts
+
+
+class Chained:
+    """A BatchSource that takes n_first batches from one source and all later ones from another."""
+
+    def __init__(self, first: BatchSource, n_first: int, then: BatchSource) -> None:
+        self.first, self.n_first, self.then = first, n_first, then
+        self.n_taken = 0
+
+    def __next__(self) -> Any:
+        source = self.first if self.n_taken < self.n_first else self.then
+        self.n_taken += 1
+        return next(source)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"n_taken": self.n_taken, "first": self.first.state_dict(), "then": self.then.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            DataError: one of the two sources is another one.
+        """
+        self.n_taken = int(state["n_taken"])
+        self.first.load_state_dict(state["first"])
+        self.then.load_state_dict(state["then"])
 
 
 def validation_batches(ids: Ids, *, batch_size: int, seq_len: int) -> Iterator[Batch]:

@@ -8,6 +8,7 @@ every machine. What is made of them: tokenizer and pre-training data from `corpu
 
 from legollm.data.world.corpus import Figures, Story, corpus, describe, documents, stories
 from legollm.data.world.draw import Split, split_of
+from legollm.data.world.echoes import echoes
 from legollm.data.world.questions import KINDS, Preference, Question, conversations, preferences, questions
 from legollm.data.world.reading import final_answer
 from legollm.data.world.sums import Sum, sums
@@ -26,6 +27,7 @@ __all__ = [
     "corpus",
     "describe",
     "documents",
+    "echoes",
     "final_answer",
     "preferences",
     "questions",

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from legollm.data.world.draw import Draw, Split, split_of
+from legollm.data.world.echoes import echo
 from legollm.data.world.narration import narrate
 from legollm.data.world.plots import PLOTS
 from legollm.data.world.questions import question_text
 from legollm.data.world.state import World
 from legollm.data.world.sums import draw_sum
 
-QUESTION_SHARE, SUM_SHARE = 0.4, 0.03
+QUESTION_SHARE, ECHO_SHARE, SUM_SHARE = 0.4, 0.1, 0.03
 """Shares of the documents of the mixture; the others are stories."""
 _SUMS_PER_DOCUMENT = 6
 
@@ -51,16 +52,20 @@ def stories(seed: int, start: int, stop: int) -> Iterator[Story]:
 def documents(
     seed: int, start: int, stop: int, split: Split, *, question_share: float = QUESTION_SHARE
 ) -> Iterator[Story]:
-    """The mixture, those of number start .. stop - 1 that belong to `split`: stories, scenes with questions, sums.
+    """The mixture, those of number start .. stop - 1 that belong to `split`: stories, questions, echoes, sums.
 
-    question_share: the share of scenes with questions among all documents, between 0 and 1 - SUM_SHARE, both excluded.
+    question_share: the share of scenes with questions among all documents; above 0, and with echoes and sums below 1.
     Of a document of sums, the sums that belong to the other split are left out; the key is that of the first.
     """
     for i in range(start, stop):
         draw = Draw(seed, "document", i)
         if draw.chance(question_share):
             text, key = question_text(draw)
-        elif draw.chance(SUM_SHARE / (1 - question_share)):
+        elif draw.chance(ECHO_SHARE / (1 - question_share)):
+            asked, line = echo(draw)
+            text = f"{asked} Again: {line}.\n"
+            key = digest(text)
+        elif draw.chance(SUM_SHARE / (1 - question_share - ECHO_SHARE)):
             problems = [
                 problem for _ in range(_SUMS_PER_DOCUMENT) if split_of((problem := draw_sum(draw)).key) == split
             ]
@@ -99,4 +104,8 @@ def _story(draw: Draw) -> Story:
     world = World()
     draw.pick(PLOTS)(draw, world)
     text = " ".join(narrate(draw, world.log)) + "\n"
-    return Story(text, hashlib.sha256(text.encode()).hexdigest(), draw.bits)
+    return Story(text, digest(text), draw.bits)
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

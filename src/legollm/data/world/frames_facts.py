@@ -34,6 +34,8 @@ FACTS = {
         {who} waited in {place}.
         {who} played <game> in {place}.
         in {place}, {who} hummed a song.
+        in {place}, {who} waited.
+        in {place}, {who} played <game>.
         {who} {was} in {place}, busy with <work>.
     """,
     "lies": """

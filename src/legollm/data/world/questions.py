@@ -1,11 +1,11 @@
 """Questions about scenes: for fine-tuning, preferences, rewards and evaluation."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from legollm.data.world import puzzles, scenes
 from legollm.data.world.draw import Draw, Split, split_of
-from legollm.data.world.reading import worked_answer
+from legollm.data.world.reading import read_on, worked_answer
 from legollm.data.world.scenes import Ask, Scene
 from legollm.errors import ConfigError
 
@@ -30,7 +30,7 @@ SCENES: tuple[tuple[Callable[[Draw], Scene], tuple[str, ...]], ...] = (
 )
 """What can be staged, and the kinds of question each scene answers."""
 
-SIMPLE_SHARE = 0.5
+SIMPLE_SHARE = 0.85
 _SIMPLE: tuple[Callable[[Draw, int], Scene], ...] = (
     scenes.whereabouts,
     scenes.holdings,
@@ -42,6 +42,10 @@ _SIMPLE: tuple[Callable[[Draw, int], Scene], ...] = (
 )
 
 STEPS = {kind: 1 for _, kinds in SCENES for kind in kinds} | {
+    "which-colour": 2,
+    "who-has": 2,
+    "who-ate": 2,
+    "who-is": 2,
     "yes-no": 2,
     "where-carried": 2,
     "nested": 2,
@@ -56,7 +60,12 @@ STEPS = {kind: 1 for _, kinds in SCENES for kind in kinds} | {
     "compare-prices": 3,
     "first-last": 3,
 }
-"""Sentences that have to be put together for each kind, the question's own claim in "yes-no" included."""
+"""What an answer of each kind takes at least.
+
+One step: find what the question names and read on to the answer. Two: the answer stands before what is named and has to
+be read backwards (where the sentence happens to put it there, for kinds of one step, too), or two sentences are needed,
+the question's own claim in "yes-no" included. Three: more of them.
+"""
 
 KINDS = tuple(sorted(STEPS))
 
@@ -66,7 +75,8 @@ class Question:
     """A short story and a question whose answer is known.
 
     `candidates`: the answers the story makes plausible, in no order that tells; chance is one in their number.
-    `steps`: sentences it takes; 1 where a single one says it, and then there are three candidates, all in the story.
+    `steps`: 1 where reading on from what is asked about tells, and then there are three candidates, all in the story.
+    `about`: what is asked about; empty where that is more than one thing.
     `key`: the facts of the story in a canonical form, the same for all its questions; it decides the split.
     """
 
@@ -78,6 +88,7 @@ class Question:
     steps: int
     difficulty: int
     key: str
+    about: str
 
     @property
     def prompt(self) -> str:
@@ -86,8 +97,8 @@ class Question:
 
     @property
     def worked_answer(self) -> str:
-        """The answer as it is taught: the story is read aloud up to the sentence that tells."""
-        return worked_answer(self.context, self.answer, self.steps)
+        """The answer as it is taught: what the story says of it is repeated first."""
+        return worked_answer(self.context, self.about, self.answer, self.steps)
 
     @property
     def text(self) -> str:
@@ -122,19 +133,34 @@ def questions(
     """
     wanted = _wanted(kinds, max_steps)
     for i in range(start, stop):
-        question = draw_question(Draw(seed, "question", i), wanted)
+        question = draw_question(Draw(seed, "question", i), wanted, max_steps)
         if split is None or split_of(question.key) == split:
             yield question
 
 
 def conversations(seed: int, start: int, stop: int, *, n_questions: int, split: Split) -> Iterator[list[Question]]:
-    """Up to n_questions questions about one scene, for the scenes number start .. stop - 1 that are in `split`."""
+    """n_questions questions about one scene, for the scenes number start .. stop - 1 that are in `split`.
+
+    A question may come again: were each asked once, the last could be answered by what has not been said yet, and a
+    model learns that before it learns to look. SIMPLE_SHARE of the scenes are those with questions of one step, and of
+    those mostly such questions are asked.
+    """
     for i in range(start, stop):
         draw = Draw(seed, "conversation", i)
-        scene = draw.pick(SCENES)[0](draw)
+        simple = draw.chance(SIMPLE_SHARE)
+        scene = draw.pick(_SIMPLE)(draw, 3) if simple else draw.pick(SCENES)[0](draw)
         if split_of(scene.key) == split:
-            asks = draw.sample(scene.asks, min(len(scene.asks), n_questions))
-            yield [_about(scene, ask) for ask in asks]
+            asked = [_about(scene, ask) for ask in scene.asks]
+            easy = [question for question in asked if question.steps == 1]
+            yield [
+                _of_any_kind(draw, easy if simple and easy and draw.chance(0.8) else asked) for _ in range(n_questions)
+            ]
+
+
+def _of_any_kind(draw: Draw, questions: Sequence[Question]) -> Question:
+    """One of the questions, each kind as likely as the others."""
+    kind = draw.pick(sorted({question.kind for question in questions}))
+    return draw.pick([question for question in questions if question.kind == kind])
 
 
 def preferences(
@@ -154,7 +180,7 @@ def preferences(
     wanted = _wanted(kinds, max_steps)
     for i in range(start, stop):
         draw = Draw(seed, "preference", i)
-        question = draw_question(draw, wanted)
+        question = draw_question(draw, wanted, max_steps)
         rejected = draw.pick([answer for answer in question.candidates if answer != question.answer])
         if split is None or split_of(question.key) == split:
             yield Preference(question.prompt, question.answer, rejected, question.key)
@@ -171,9 +197,8 @@ def question_text(draw: Draw) -> tuple[str, str]:
         scene = draw.pick(_SIMPLE)(draw, draw.pick((1, 1, 2)))
     else:
         scene = draw.pick(SCENES)[0](draw)
-    asks = draw.sample(scene.asks, min(len(scene.asks), 1 + draw.below(3)))
-    said = [worked_answer(scene.text, ask.answer, STEPS[ask.kind]) for ask in asks]
-    text = "".join(f"Q: {ask.question}\nA: {aloud}\n" for ask, aloud in zip(asks, said, strict=True))
+    asked = [_about(scene, draw.pick(scene.asks)) for _ in range(1 + draw.below(3))]
+    text = "".join(f"Q: {question.question}\nA: {question.worked_answer}\n" for question in asked)
     return f"{scene.text}\n{text}", scene.key
 
 
@@ -189,13 +214,21 @@ def _wanted(kinds: Collection[str] | None, max_steps: int | None) -> tuple[str, 
     return wanted
 
 
-def draw_question(draw: Draw, wanted: tuple[str, ...] = KINDS) -> Question:
-    """Any question of the kinds `wanted`."""
+def draw_question(draw: Draw, wanted: tuple[str, ...] = KINDS, max_steps: int | None = None) -> Question:
+    """Any question of the kinds `wanted`, told so that it takes no more than max_steps."""
     kind = draw.pick(wanted)
-    scene = draw.pick([stage for stage, offered in SCENES if kind in offered])(draw)
-    return _about(scene, draw.pick([ask for ask in scene.asks if ask.kind == kind]))
+    stages = [stage for stage, offered in SCENES if kind in offered]
+    while True:  # how a fact is told decides which questions about it read on
+        scene = draw.pick(stages)(draw)
+        asked = [_about(scene, ask) for ask in scene.asks if ask.kind == kind]
+        if fitting := [question for question in asked if max_steps is None or question.steps <= max_steps]:
+            return draw.pick(fitting)
 
 
 def _about(scene: Scene, ask: Ask) -> Question:
     steps = STEPS[ask.kind]
-    return Question(scene.text, ask.question, ask.answer, ask.candidates, ask.kind, steps, min(steps, 3), scene.key)
+    if steps == 1 and read_on(scene.text, ask.key, ask.answer) is None:
+        steps = 2
+    return Question(
+        scene.text, ask.question, ask.answer, ask.candidates, ask.kind, steps, min(steps, 3), scene.key, ask.key
+    )

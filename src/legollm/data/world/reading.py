@@ -1,8 +1,8 @@
-"""How a question is answered aloud: the story is read up to the sentence that tells, and then comes the answer.
+"""How a question is answered aloud: what the story says of the thing asked about is repeated, then comes the answer.
 
-A small model does not learn in minutes to look a fact up in one step, but it does learn to repeat what it has read
-(docs/log.md has the figures). Reading aloud turns the one into the other: after the sentence that tells, the answer is
-the last thing of its kind that was said (a scratchpad, Nye et al. 2021, arXiv:2112.00114).
+A small model does not learn in minutes to look a fact up in one step, but it does learn to find a word it was asked
+about and to go on as the story does (docs/log.md has the figures). Repeating turns the one into the other: a
+scratchpad (Nye et al. 2021, arXiv:2112.00114) of a few words.
 """
 
 import re
@@ -12,23 +12,42 @@ ANSWER = "Answer:"
 
 _SENTENCE_END = re.compile(r'(?<=[.!?]) (?=[A-Z"])')
 _WORD = re.compile(r"[\w'-]+")
-_SMALL = {"a", "the", "in", "on", "to"}
+_SMALL = {"a", "an", "the", "in", "on", "to", "at"}
 """Words in which an answer may differ from the sentence that tells it: who went to the mill is in the mill."""
+_BEFORE_NOUNS = {"under", "behind", "beside", "below", "above", "near"}
+"""Not where reading begins: all that was hidden may be under something."""
 
 
-def worked_answer(context: str, answer: str, steps: int) -> str:
-    """What to say: the story up to the sentence that holds the answer (all of it if one is not enough), the answer."""
-    return f"{read_aloud(context, answer) if steps == 1 else context}\n{ANSWER} {answer}"
+def worked_answer(context: str, key: str, answer: str, steps: int) -> str:
+    """What to say: the words from `key` to the answer, or the telling sentence, or the whole story; and the answer."""
+    if steps == 1:
+        aloud = read_on(context, key, answer)
+    else:
+        aloud = telling_sentence(context, key, answer) if key else context
+    return f"{aloud or context}\n{ANSWER} {answer}"
 
 
-def read_aloud(context: str, answer: str) -> str:
-    """`context` up to and including the first sentence that says all of `answer`, or all of it."""
-    telling = set(words(answer)) - _SMALL  # all of them: "six coins" is not told where the other price is named
-    sentences = _SENTENCE_END.split(context)
-    for n, sentence in enumerate(sentences, start=1):
-        if telling.issubset(words(sentence)):
-            return " ".join(sentences[:n])
-    return context
+def read_on(context: str, key: str, answer: str) -> str | None:
+    """The words of the telling sentence from `key` to the end of `answer`; None if the answer comes before the key."""
+    sentence = telling_sentence(context, key, answer)
+    if sentence is None:
+        return None
+    found = list(_WORD.finditer(sentence))
+    said = [match.group().casefold() for match in found]
+    first_of_key = next(said.index(word) for word in _content(key) if word not in _BEFORE_NOUNS)
+    places = _places(said, answer)
+    if min(places) <= first_of_key:
+        return None
+    return sentence[found[first_of_key].start() : found[max(places)].end()]
+
+
+def telling_sentence(context: str, key: str, answer: str) -> str | None:
+    """The first sentence that says all of `key` and all of `answer`; None if there is none."""
+    wanted = _content(key) + _content(answer)  # all of them: "six coins" is not told where another price is named
+    for sentence in _SENTENCE_END.split(context):
+        if set(wanted) <= set(words(sentence)):
+            return sentence
+    return None
 
 
 def final_answer(said: str) -> str:
@@ -38,3 +57,12 @@ def final_answer(said: str) -> str:
 
 def words(text: str) -> list[str]:
     return [word.casefold() for word in _WORD.findall(text)]
+
+
+def _content(text: str) -> list[str]:
+    return [word for word in words(text) if word not in _SMALL]
+
+
+def _places(said: list[str], text: str) -> list[int]:
+    """Where the words of `text` are first said."""
+    return [said.index(word) for word in _content(text)]

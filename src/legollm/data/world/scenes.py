@@ -22,6 +22,8 @@ class Ask(NamedTuple):
     question: str
     answer: str
     candidates: tuple[str, ...]
+    key: str = ""
+    """What it names and the telling sentence names, too; empty where more than one sentence is needed."""
 
 
 class Scene(NamedTuple):
@@ -53,7 +55,9 @@ def scene(
 def look_up(draw: Draw, kind: str, forms: Sequence[str], keys: Sequence[str], values: Sequence[str]) -> list[Ask]:
     """For each of `keys` a question, one of `forms` with {} for the key; its value is the answer."""
     candidates = tuple(values)
-    return [Ask(kind, draw.pick(forms).format(key), value, candidates) for key, value in zip(keys, values, strict=True)]
+    return [
+        Ask(kind, draw.pick(forms).format(key), value, candidates, key) for key, value in zip(keys, values, strict=True)
+    ]
 
 
 def yes_no(draw: Draw, names: Sequence[str], at: Sequence[str]) -> list[Ask]:
