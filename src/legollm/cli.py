@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import json
 import logging
 import os
 import sys
@@ -37,8 +38,10 @@ VERBS = {
     "tokenizer encode": Verb("tokenizer", "encode", "show how a tokenizer cuts a text"),
     "tokenizer decode": Verb("tokenizer", "decode", "turn ids back into text"),
     "tokenizer compare": Verb(
-        "tokenizer", "compare", "bytes per token, fertility, speed and unknown words, side by side"
+        "tokenizer_compare", "compare", "bytes per token, fertility, speed and unknown words, side by side"
     ),
+    "tokenizer sizes": Verb("tokenizer_compare", "sizes", "how long a text is in vocabularies from small to large"),
+    "tokenizer inspect": Verb("tokenizer_inspect", "inspect", "the merges that made each token, in colour and as HTML"),
     "data list": Verb("data", "list_sources", "the sources of text and the data sets that can be fetched"),
     "data get": Verb("data", "get", "fetch a public data set, checked against its hash"),
     "data prepare": Verb("data", "prepare", "text to token files: train.bin, val.bin, meta.json"),
@@ -184,9 +187,21 @@ def resolve_verb(function: Callable[..., Any], words: Sequence[str]) -> config.R
     """The configuration of a verb out of its command-line words."""
     cls = config_class(function)
     switches = {path: kind_at(cls, path) is bool for path in paths_of(cls)}
-    positional = getattr(cls, "POSITIONAL", ())
+    positional, rest = getattr(cls, "POSITIONAL", ()), getattr(cls, "REST", None)
+    if rest is not None:
+        positional = (*positional, *[rest] * len(words))
     path, pairs = config.normalise_words(words, positional=positional, is_switch=switches)
+    if rest is not None:
+        pairs = as_one_list(pairs, rest)
     return config.resolve(cls, config.read(path, pairs), presets=presets_of(function))
+
+
+def as_one_list(pairs: Sequence[str], name: str) -> list[str]:
+    """`texts=a texts=b` as `texts=["a", "b"]`: what the bare words become where a setting takes any number of them."""
+    values = [pair.removeprefix(f"{name}=") for pair in pairs if pair.startswith(f"{name}=")]
+    if len(values) < 2:
+        return list(pairs)
+    return [*(pair for pair in pairs if not pair.startswith(f"{name}=")), f"{name}={json.dumps(values)}"]
 
 
 def presets_of(function: Callable[..., Any]) -> Presets:
@@ -220,6 +235,8 @@ def help_of(name: str, function: Callable[..., Any]) -> str:
     cls = config_class(function)
     needed = [field.name for field in dataclasses.fields(cls) if not has_default(field)]
     bare = [word.upper() if word in needed else f"[{word}]" for word in getattr(cls, "POSITIONAL", ())]
+    if rest := getattr(cls, "REST", None):
+        bare.append(f"[{rest} ...]")
     said = inspect.getdoc(function) or ""
     example = " ".join(["legollm config", name, *(f"{word}=..." for word in needed)])
     return "\n".join(

@@ -17,7 +17,7 @@ class Tokenizer(Protocol):
     """Text <-> ids. Ids are 0 .. vocab_size - 1, special tokens included."""
 
     kind: str
-    """The name in the table of tokenizers: byte, char, word, naive_bpe, bpe."""
+    """The name in the table of tokenizers: byte, char, word, naive_bpe, bpe, char_bpe, unigram; or wordpiece."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -41,8 +41,24 @@ class Tokenizer(Protocol):
     ) -> list[int]:
         """Token ids of `text`. What looks like a special token is plain text unless it is in `allowed_special`.
 
+        disallowed_special: names that are an error instead; "all" means all that are not allowed.
+
         Raises:
-            TokenizerError: `text` contains a special token named in `disallowed_special` and not in `allowed_special`.
+            TokenizerError: `text` contains a special token that is disallowed.
+        """
+        ...
+
+    def encode_with_offsets(
+        self,
+        text: str,
+        *,
+        allowed_special: Collection[str] | Literal["all"] = (),
+        disallowed_special: Collection[str] | Literal["all"] = (),
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of `encode`, and for each the characters it touches: text[start:end].
+
+        Raises:
+            TokenizerError: as `encode`; or tokens that do not spell the text and so have no place in it.
         """
         ...
 

@@ -1,6 +1,7 @@
 """What every tokenizer of the table promises."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,17 @@ def test_special_tokens_that_cannot_be_are_refused(tokenizer: TrainableTokenizer
     for names in ["<|x|>", "<|x|>"], [""]:
         with pytest.raises(TokenizerError, match="special token"):
             TOKENIZERS[tokenizer.kind]().train("text", vocab_size=300, special_tokens=names)
+
+
+def test_a_vocabulary_without_room_is_refused_in_one_line_and_leaves_the_old_one(tokenizer: TrainableTokenizer) -> None:
+    fresh = make(tokenizer.kind)
+    for vocab_size in (-1, 0, 3):
+        with pytest.raises(TokenizerError, match=rf"vocab_size {vocab_size}.*; use \d+") as caught:
+            fresh.train("some text", vocab_size=vocab_size, special_tokens=SPECIAL)
+        assert "\n" not in str(caught.value)
+        needed = int(re.findall(r"use (\d+)", str(caught.value))[0])
+        TOKENIZERS[tokenizer.kind]().train("some text", vocab_size=needed, special_tokens=SPECIAL)
+    assert fresh.fingerprint == tokenizer.fingerprint
 
 
 def test_an_iterator_of_texts_is_enough(tokenizer: TrainableTokenizer) -> None:

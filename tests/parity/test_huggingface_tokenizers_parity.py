@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from legollm.tokenizers import CharTokenizer, RegexBPETokenizer, load_tokenizer
 from legollm.tokenizers.patterns import PATTERNS
 from text_samples import BAG, random_texts
+from tokenizer_peers import Pair, huggingface_pair
 
 CORPUS = [*BAG, *random_texts(seed=6, n=400), "the cat sat on the mat, the dog didn't; they'll see. 2024 2025\n" * 5]
 TEXTS = [*BAG, *random_texts(seed=7, n=2_000)]
@@ -114,11 +115,47 @@ def test_tiny_shakespeare_has_65_characters(shared_data: Path) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("block", range(10))
-def test_ids_on_200_000_texts(block: int, tmp_path: Path) -> None:
-    ours = RegexBPETokenizer(list(PATTERNS)[block % len(PATTERNS)])
-    ours.train(CORPUS, vocab_size=700, special_tokens=["<|endoftext|>"])
-    ours.to_huggingface(tmp_path)
-    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    assert differing(ours, theirs, random_texts(seed=200 + block, n=20_000)) == []
+@pytest.fixture(scope="module", params=["gpt2", "qwen", "llama3"])
+def published(
+    request: pytest.FixtureRequest, shared_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Pair, Path]:
+    """A vocabulary of many thousand tokens that others made, and the folder it was exported to."""
+    folder = tmp_path_factory.mktemp("published")
+    pair = huggingface_pair(request.param, shared_data, folder)
+    pair.ours.to_huggingface(folder / "export", eos="<|endoftext|>" if request.param != "llama3" else "<|eot_id|>")
+    return pair, folder / "export"
+
+
+def test_published_vocabularies_go_out_and_come_back(published: tuple[Pair, Path], shared_data: Path) -> None:
+    pair, folder = published
+    assert load_tokenizer(folder).fingerprint == pair.ours.fingerprint
+    theirs = AutoTokenizer.from_pretrained(folder)
+    assert len(theirs) == len(pair.ours.vocab)
+    assert theirs.eos_token_id == pair.ours.special_tokens[theirs.eos_token]
+    real = [
+        (shared_data / "text" / name).read_text()[5_000:25_000] for name in ("udhr-multilingual.txt", "neko-ja.txt")
+    ]
+    for text in [*BAG, *real]:
+        ids = pair.ours.encode(text, allowed_special="all")
+        assert theirs.encode(text, add_special_tokens=False) == ids
+        assert theirs.decode(ids) == pair.ours.decode(ids) == pair.normal(text)
+
+
+def test_offsets(published: tuple[Pair, Path]) -> None:
+    """The same spans, except where text is brought into normal form: theirs then lie inside ours, which are sound."""
+    pair, folder = published
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    reordered = 0
+    for text in TEXTS:
+        if pair.normal(text) != (unicodedata.normalize("NFC", text) if pair.ours._nfc else text):
+            continue
+        encoding = theirs.encode(text, add_special_tokens=False)
+        ids, offsets = pair.ours.encode_with_offsets(text, allowed_special="all")
+        assert ids == encoding.ids
+        if pair.normal(text) == text:
+            assert offsets == encoding.offsets
+        else:
+            reordered += 1
+            inside = [a <= c and d <= b for (a, b), (c, d) in zip(offsets, encoding.offsets, strict=True)]
+            assert all(inside)
+    assert (reordered > 0) is pair.ours._nfc

@@ -129,3 +129,16 @@ def test_what_ends_a_text_and_what_ends_an_answer(tmp_path: Path) -> None:
     assert chat.chat_template == template
     assert chat.stop_ids() == (256, 258)
     assert load(exported(tmp_path / "none")).stop_ids() == ()
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_has_rows_is_refused(tmp_path: Path) -> None:
+    model = build("gpt2", vocab_size=256, max_seq_len=32, n_layers=1, n_heads=2, d_model=8)
+    config = type(MODEL)(vocab_size=256, max_seq_len=32, n_layers=1, n_heads=2, d_model=8)
+    save_hf_folder(tmp_path, "gpt2", config, model)
+    tokenizer = ByteTokenizer()
+    tokenizer.save(tmp_path / "tokenizer.json")
+    assert load(tmp_path).text_side().vocab_size == 256
+    tokenizer.add_special_tokens(["<|x|>"])
+    tokenizer.save(tmp_path / "tokenizer.json")
+    with pytest.raises(CheckpointError, match="the tokenizer has 257 ids and the model rows for 256"):
+        load(tmp_path)

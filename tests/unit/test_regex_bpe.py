@@ -139,7 +139,7 @@ def test_normal_form_c() -> None:
         ({"merges": [(b"b", b"c")]}, "needs tokens that the vocabulary lacks"),
         ({"special_tokens": {"<|x|>": 5}}, "taken or negative"),
         ({"special_tokens": {"<|x|>": 300, "<|y|>": 300}}, "taken or negative"),
-        ({"special_tokens": {"<|x|>": -1}}, "taken or negative"),
+        ({"special_tokens": {"<|x|>": -1}}, "not a whole number"),
     ],
 )
 def test_models_that_contradict_themselves_are_refused(changes: dict[str, object], cause: str) -> None:

@@ -39,3 +39,17 @@ def test_a_single_name_may_stand_without_brackets() -> None:
 def test_impossible_names(names: list[str], cause: str) -> None:
     with pytest.raises(TokenizerError, match=cause):
         ByteTokenizer(names)
+
+
+def test_what_is_allowed_and_what_is_refused() -> None:
+    tokenizer = ByteTokenizer(["<a>", "<b>"])
+    assert tokenizer.encode("<a>") == list(b"<a>"), "a user's text neither forges a token nor stops the program"
+    assert tokenizer.encode("<a>", allowed_special={"<a>"}, disallowed_special="all") == [256]
+    with pytest.raises(TokenizerError, match="special token '<b>' at character 3"):
+        tokenizer.encode("<a><b>", allowed_special={"<a>"}, disallowed_special="all")
+    with pytest.raises(TokenizerError, match="'<a>' at character 1"):
+        tokenizer.encode("x<a>", allowed_special="all", disallowed_special={"<a>"})
+    assert tokenizer.encode("<a><b>", disallowed_special=()) == list(b"<a><b>")
+    for name in ("allowed_special", "disallowed_special"):
+        with pytest.raises(TokenizerError, match="no special token '<c>'; this tokenizer has <a>, <b>"):
+            tokenizer.encode("", **{name: {"<c>"}})

@@ -5,7 +5,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from legollm.errors import TokenizerError
 from legollm.tokenizers import RegexBPETokenizer, load_tokenizer
@@ -40,7 +42,16 @@ def test_ranks_go_out_and_come_back(trained: RegexBPETokenizer, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("line", "cause"),
-    [("YWI=", "line 257"), ("!!! 256", "line 257"), ("YWI= x", "line 257"), ("YWJj 256", "not the merge of two")],
+    [
+        ("YWI=", "line 257"),
+        ("!!! 256", "line 257"),
+        ("YWI= x", "line 257"),
+        ("YWJj 256", "not the merge of two"),
+        ("YWI= 255", "line 257 gives rank 255 to a second token"),
+        ("YWI= 256\nYWI= 257", "token 257, b'ab', is not the merge"),
+        ("YWI= -1", "id -1"),
+        ("YWI= 99999999999", "id 99999999999"),
+    ],
 )
 def test_damaged_ranks_are_refused(tmp_path: Path, line: str, cause: str) -> None:
     file = tmp_path / "x.tiktoken"
@@ -101,6 +112,11 @@ def byte_level(**changes: Any) -> dict[str, Any]:
         ({"model": {"type": "BPE", "vocab": {" ": 0}, "merges": []}}, "byte alphabet"),
         ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}, "255 of the 256"),
         ({"model": {"type": "BPE", "vocab": [], "merges": []}}, "missing or wrong"),
+        ({"model": {"type": "BPE", "vocab": {"a": 0, "b": 0}, "merges": []}}, "two tokens have id 0, b'a' and b'b'"),
+        ({"model": {"type": "BPE", "vocab": {"a": 1.5}, "merges": []}}, "id 1.5 of a token is not a whole number"),
+        ({"model": {"type": "BPE", "vocab": {"a": "0"}, "merges": []}}, "id '0' of a token"),
+        ({"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}, "id -1 of a token"),
+        ({"added_tokens": [{"content": "<|x|>", "id": 10**12}]}, "id 1000000000000 of a token"),
         ({"added_tokens": [{"content": "<|x|>"}]}, "missing or wrong .*id"),
         ({"added_tokens": [{"content": "<|x|>", "id": 97}]}, "taken"),
     ],
@@ -171,3 +187,103 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_the_state_is_the_same_whatever_the_name_of_the_pattern() -> None:
     assert RegexBPETokenizer("qwen").fingerprint == RegexBPETokenizer(PATTERNS["qwen"]).fingerprint
     assert RegexBPETokenizer("qwen").fingerprint != RegexBPETokenizer("llama3").fingerprint
+
+
+def test_a_key_that_occurs_twice_is_refused(exported: Path) -> None:
+    exported.write_text(exported.read_text().replace('"version"', '"model": {}, "version"'))
+    with pytest.raises(TokenizerError, match="the key 'model' occurs twice"):
+        load_tokenizer(exported)
+
+
+def test_a_merge_that_is_listed_twice_is_refused(exported: Path) -> None:
+    document = json.loads(exported.read_text())
+    document["model"]["merges"].append(document["model"]["merges"][3])
+    exported.write_text(json.dumps(document))
+    with pytest.raises(TokenizerError, match="is listed twice"):
+        load_tokenizer(exported)
+
+
+@pytest.fixture
+def older(exported: Path, tmp_path: Path) -> Path:
+    """vocab.json and merges.txt, as before there was tokenizer.json."""
+    model = json.loads(exported.read_text())["model"]
+    folder = tmp_path / "older"
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in model["merges"]))
+    return folder
+
+
+PLACES = [place / 30 for place in range(30)]
+
+
+@pytest.mark.parametrize("name", ["own.json", "tokenizer.json", "vocab.json", "merges.txt", "ranks"])
+def test_a_file_cut_at_thirty_places_is_refused_at_each(
+    trained: RegexBPETokenizer, exported: Path, older: Path, tmp_path: Path, name: str
+) -> None:
+    def load(file: Path) -> RegexBPETokenizer:
+        if name == "own.json":
+            return RegexBPETokenizer.load(file)
+        if name == "ranks":
+            return RegexBPETokenizer.from_tiktoken(file, pattern="o200k")
+        return RegexBPETokenizer.from_huggingface(older if file.parent == older else file, pattern="o200k")
+
+    trained.save(tmp_path / "own.json")
+    trained.to_tiktoken(tmp_path / "ranks")
+    file = older / name if (older / name).is_file() else tmp_path / name
+    whole = file.read_bytes().rstrip()
+    assert load(file).vocab_size in (trained.vocab_size, trained.vocab_size - 1)  # ranks have no special tokens
+    for share in PLACES:
+        part = whole[: int(share * len(whole))]
+        if name == "ranks" and len(part.split()) % 2 == 0 and len(part.splitlines()) > 256:
+            continue  # lines left out at the end leave a smaller vocabulary, and a whole one
+        file.write_bytes(part)
+        with pytest.raises(TokenizerError) as error:
+            load(file)
+        assert "\n" not in str(error.value)
+        assert str(tmp_path) in str(error.value)
+
+
+def test_published_ranks_that_are_not_whole_are_not_taken_for_what_they_were(shared_data: Path, tmp_path: Path) -> None:
+    content = (shared_data / "tokenizers" / "cl100k_base.tiktoken").read_bytes()
+    file = tmp_path / "cl100k_base.tiktoken"
+    for damaged in (content[:-20], content.replace(b" 5000\n", b" 5001\n")):
+        file.write_bytes(damaged)
+        with pytest.raises(TokenizerError, match="does not say how text is split"):
+            load_tokenizer(file)
+
+
+@pytest.mark.parametrize("texts", ["", [], ["", ""], ["a"], ["abc"]])
+def test_a_text_with_nothing_to_merge_gives_bytes_and_one_warning(
+    texts: str | list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = RegexBPETokenizer()
+    with caplog.at_level(logging.WARNING):
+        tokenizer.train(texts, vocab_size=300, special_tokens=["<|end|>"])
+    assert tokenizer.vocab_size == 257
+    assert [record.getMessage() for record in caplog.records] == [
+        "0 of 43 merges learned: no pair occurs twice any more"
+    ]
+
+
+def test_a_refused_training_leaves_the_tokenizer_as_it_was(trained: RegexBPETokenizer) -> None:
+    before = trained.fingerprint
+    with pytest.raises(TokenizerError, match="no room for 256 bytes and 2 special tokens; use 258 or more"):
+        trained.train("text", vocab_size=257, special_tokens=["<|a|>", "<|b|>"])
+    assert trained.fingerprint == before
+
+
+@pytest.mark.parametrize("wrong", [1.0, 1.5, "1", None, b"a", [1]])
+def test_ids_are_whole_numbers(trained: RegexBPETokenizer, wrong: Any) -> None:
+    for call in (trained.decode, trained.decode_bytes, lambda ids: list(trained.decode_stream(ids))):
+        with pytest.raises(TokenizerError, match="token ids are a sequence of whole numbers: "):
+            call([97, wrong])
+    with pytest.raises(TokenizerError, match="whole numbers"):
+        trained.token_bytes(wrong)
+
+
+def test_ids_out_of_arrays_and_tensors_are_taken(trained: RegexBPETokenizer) -> None:
+    ids = trained.encode("the cat")
+    for same in (np.array(ids, np.uint16), torch.tensor(ids), iter(ids), tuple(ids)):
+        assert trained.decode(same) == "the cat"
+    assert list(trained.decode_stream(torch.tensor(trained.encode("é!")))) == ["é", "!"]

@@ -125,7 +125,8 @@ class TestReadAgain:
             who, place = re.fullmatch(r"Is (?:the )?(.+?) in (.+)\?", q.question).groups()
             there = [s for s in sentences(q) if mentions(s, place)]
             assert len(there) == 1, q
-            holders = {m for s in sentences(q) if mentions(s, who) for m in re.findall(r"\b(?!In )[A-Z][a-z]+\b", s)} | {who}
+            names = re.compile(r"\b(?!In )[A-Z][a-z]+\b")
+            holders = {m for s in sentences(q) if mentions(s, who) for m in names.findall(s)} | {who}
             assert (q.answer == "yes") == any(mentions(there[0], holder) for holder in holders), q
 
     def test_where_carried(self, asked):

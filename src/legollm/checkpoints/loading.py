@@ -131,7 +131,7 @@ def load(folder: Path | str) -> Loaded:
     """Open a checkpoint folder, a run folder (its newest whole checkpoint), or a Hugging Face folder.
 
     Raises:
-        CheckpointError: no such folder, or not a model that legollm knows.
+        CheckpointError: no such folder, not a model that legollm knows, or a tokenizer with more ids than it.
         IntegrityError: a file is not what the manifest beside it says.
     """
     path = resolve_folder(Path(folder))
@@ -144,6 +144,11 @@ def load(folder: Path | str) -> Loaded:
             raise IntegrityError(f"{error}{hint}") from error
     arch, config, model = load_hf_folder(path)
     tokenizer = load_tokenizer(path) if (path / "tokenizer.json").exists() or (path / "vocab.json").exists() else None
+    if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} ids and the model rows for {config.vocab_size}; "
+            "put the tokenizer beside it that it was trained with"
+        )
     template = path / "chat_template.jinja"
     chat_template = template.read_text(encoding="utf-8") if template.exists() else None
     return Loaded(model.eval(), tokenizer, config, arch, path, chat_template)

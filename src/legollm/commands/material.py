@@ -3,10 +3,11 @@
 import difflib
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from legollm.data.chat import SPECIAL_TOKENS
@@ -18,10 +19,22 @@ from legollm.data.split import SplitRule
 from legollm.device import seed_of
 from legollm.errors import ConfigError
 from legollm.interfaces import Batch, Tokenizer
-from legollm.tokenizers import TOKENIZERS, ByteTokenizer, CharTokenizer, TrainableTokenizer, load_tokenizer
-from legollm.tokenizers.regex_bpe import RegexBPETokenizer
+from legollm.tokenizers import (
+    TOKENIZERS,
+    ByteTokenizer,
+    CharBPETokenizer,
+    CharTokenizer,
+    RegexBPETokenizer,
+    TrainableTokenizer,
+    UnigramTokenizer,
+    load_tokenizer,
+)
 
 log = logging.getLogger(__name__)
+
+CUT_BY_PATTERN: Mapping[str, Callable[[str], TrainableTokenizer]] = MappingProxyType(
+    {kind.kind: kind for kind in (RegexBPETokenizer, CharBPETokenizer, UnigramTokenizer)}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +44,11 @@ class TokenizerConfig:
     SHORTHAND: ClassVar[str] = "kind"
 
     kind: str = "bpe"
-    """byte, char, word, bpe, naive_bpe, or the path of a tokenizer file or of a folder that holds one."""
+    """byte, char, word, bpe, char_bpe, unigram, naive_bpe, or the path of a tokenizer file or of a folder with one."""
     vocab_size: int = 2048
-    """Ids in all, special tokens included (bpe, naive_bpe, word)."""
+    """Ids in all, special tokens included (all kinds but byte and char, whose number of ids follows from the text)."""
     pattern: str = "gpt4"
-    """bpe: how text is split before merging: gpt2, gpt4, o200k, llama3, qwen, or a regular expression."""
+    """bpe, char_bpe, unigram: where text is cut first: gpt2, gpt4, o200k, llama3, qwen, or a regular expression."""
     train_bytes: int = 20_000_000
     """Text it learns from at most, taken from the start of the source."""
 
@@ -133,7 +146,7 @@ def train_tokenizer(cfg: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     """A new tokenizer of `cfg.kind` that has learned from the first train_bytes of `texts`."""
     some = first_bytes(texts, cfg.train_bytes)
     tokenizer: TrainableTokenizer = (
-        RegexBPETokenizer(pattern=cfg.pattern) if cfg.kind == "bpe" else TOKENIZERS[cfg.kind]()
+        CUT_BY_PATTERN[cfg.kind](cfg.pattern) if cfg.kind in CUT_BY_PATTERN else TOKENIZERS[cfg.kind]()
     )
     if isinstance(tokenizer, ByteTokenizer | CharTokenizer):  # one id per byte or character, neither more nor fewer
         tokenizer.train(some)

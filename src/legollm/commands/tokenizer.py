@@ -1,22 +1,17 @@
-"""`legollm tokenizer train | encode | decode | compare`."""
+"""`legollm tokenizer train | encode | decode`."""
 
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from rich.console import Console
-from rich.text import Text
-
-from legollm.commands.material import DataConfig, TokenizerConfig, first_bytes, train_tokenizer
+from legollm.commands.material import DataConfig, TokenizerConfig, train_tokenizer
+from legollm.commands.tokenizer_view import print_pieces
 from legollm.config import Resolved
 from legollm.data.sources import documents, open_source
 from legollm.errors import ConfigError
 from legollm.tokenizers import TOKENIZERS, load_tokenizer
-from legollm.tokenizers.compare import compare as compare_tokenizers
-
-COLOURS = ("on blue", "on dark_green", "on dark_magenta", "on dark_cyan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +64,7 @@ def encode(run: Resolved[EncodeRun]) -> None:
     if cfg.json:
         print(json.dumps(ids))
         return
-    pieces = [tokenizer.token_bytes(token_id).decode("utf-8", "replace") for token_id in ids]
-    if sys.stdout.isatty():
-        coloured = [(piece, f"white {COLOURS[i % len(COLOURS)]}") for i, piece in enumerate(pieces)]
-        Console(highlight=False, soft_wrap=True).print(Text.assemble(*coloured))
-    else:
-        print("|".join(pieces))
+    print_pieces([tokenizer.token_bytes(token_id) for token_id in ids])
     print(" ".join(map(str, ids)))
     n_bytes = len(text.encode("utf-8", "surrogatepass"))
     print(f"{len(ids)} tokens, {n_bytes} bytes, {n_bytes / max(1, len(ids)):.2f} bytes/token")
@@ -101,43 +91,3 @@ def decode(run: Resolved[DecodeRun]) -> None:
     if not all(word.isdecimal() for word in words):
         raise ConfigError(f"standard input: expected ids, found {next(w for w in words if not w.isdecimal())!r}")
     print(load_tokenizer(cfg.tokenizer).decode(cfg.ids or map(int, words), skip_special=cfg.skip_special))
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareRun:
-    """Tokenizers side by side on the same text."""
-
-    tokenizers: tuple[str, ...] = ("byte", "char", "word", "bpe")
-    """Kinds to train on the source, or files and folders of trained ones."""
-    data: DataConfig = field(default_factory=DataConfig)
-    vocab_size: int = 2048
-    """For the kinds that are trained here."""
-    n_bytes: int = 1_000_000
-    """Text to compare on; the kinds trained here learn from as much."""
-    json: bool = False
-    """Print JSON."""
-
-
-def compare(run: Resolved[CompareRun]) -> None:
-    """Bytes per token, tokens per word, speed and unknown words of several tokenizers on the same text."""
-    cfg = run.value
-    source = open_source(cfg.data.source, cfg.data.read)
-    texts = list(first_bytes((document.text for document in documents(source)), cfg.n_bytes))
-    rows = compare_tokenizers(
-        {
-            name: train_tokenizer(TokenizerConfig(kind=name, vocab_size=cfg.vocab_size, train_bytes=cfg.n_bytes), texts)
-            if name in TOKENIZERS
-            else load_tokenizer(Path(name))
-            for name in cfg.tokenizers
-        },
-        texts,
-    )
-    if cfg.json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
-        return
-    print(f"{'tokenizer':<20}{'vocabulary':>11}{'bytes/token':>13}{'tokens/word':>13}{'MB/s':>9}{'unknown':>9}")
-    for row in rows:
-        print(
-            f"{row.name:<20}{row.vocab_size:>11,}{row.bytes_per_token:>13.2f}{row.tokens_per_word:>13.2f}"
-            f"{row.megabytes_per_s:>9.2f}{row.oov_rate:>9.2%}"
-        )

@@ -113,7 +113,7 @@ def svg(chart: Chart, width: int = 860, height: int = 340) -> str:
         return left + (x - x_low) / max(x_high - x_low, 1e-12) * (width - left - right)
 
     def y_at(y: float) -> float:
-        return top + (y_high - y) / max(y_high - y_low, 1e-12) * (height - top - bottom)
+        return top + (y_high - y) / (y_high - y_low or 1.0) * (height - top - bottom)  # one tick: all lie on it
 
     out = [f'<svg viewBox="0 0 {width} {height}" role="img" font-size="13" font-family="system-ui, sans-serif">']
     out.append(f'<text x="{left}" y="18" font-weight="600">{html.escape(chart.title)}</text>')

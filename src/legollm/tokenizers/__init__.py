@@ -1,6 +1,7 @@
 """Text <-> ids. Text comes in as str; lists of ids below `vocab_size` go out, to `data` and to generation.
 
-All learn from text with `train`, save to one file, and give back what they were given; swap one for another by name.
+Those in the table learn from text with `train`, save to one file, and give back what they were given; swap one for
+another by name. WordPiece is here to open the vocabularies of encoders and learns nothing.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,21 +13,27 @@ from legollm.errors import TokenizerError
 from legollm.interfaces import Tokenizer
 from legollm.tokenizers.byte import ByteTokenizer
 from legollm.tokenizers.char import CharTokenizer
+from legollm.tokenizers.char_bpe import CharBPETokenizer
 from legollm.tokenizers.files import FORMAT, read_json
 from legollm.tokenizers.huggingface import check_roles, write_config
 from legollm.tokenizers.naive_bpe import NaiveBPETokenizer
 from legollm.tokenizers.regex_bpe import RegexBPETokenizer
 from legollm.tokenizers.stream import DecodeStream
+from legollm.tokenizers.unigram import UnigramTokenizer
 from legollm.tokenizers.word import WordTokenizer
+from legollm.tokenizers.wordpiece import WordPieceTokenizer
 
 __all__ = [
     "TOKENIZERS",
     "ByteTokenizer",
+    "CharBPETokenizer",
     "CharTokenizer",
     "DecodeStream",
     "NaiveBPETokenizer",
     "RegexBPETokenizer",
     "TrainableTokenizer",
+    "UnigramTokenizer",
+    "WordPieceTokenizer",
     "WordTokenizer",
     "load_tokenizer",
     "save_to_folder",
@@ -62,29 +69,41 @@ TOKENIZERS: MappingProxyType[str, type[TrainableTokenizer]] = MappingProxyType(
         "word": WordTokenizer,
         "naive_bpe": NaiveBPETokenizer,
         "bpe": RegexBPETokenizer,
+        "char_bpe": CharBPETokenizer,
+        "unigram": UnigramTokenizer,
     }
 )
 
+_KINDS: MappingProxyType[str, type[Tokenizer]] = MappingProxyType({**TOKENIZERS, "wordpiece": WordPieceTokenizer})
+"""What our own files can hold."""
 
-def load_tokenizer(path: Path | str) -> TrainableTokenizer:
-    """The tokenizer in a file or folder: ours, Hugging Face's tokenizer.json, or a published ranks file of tiktoken.
+
+def load_tokenizer(path: Path | str) -> Tokenizer:
+    """The tokenizer in a file or folder.
+
+    Ours, Hugging Face's tokenizer.json (byte-level BPE or WordPiece) and the older files it replaced, or a published
+    ranks file of tiktoken.
 
     Raises:
         TokenizerError: nothing there, or nothing that is known.
     """
     path = Path(path)
     file = path / "tokenizer.json" if path.is_dir() else path
-    if path.is_dir() and not file.is_file():
-        return RegexBPETokenizer.from_huggingface(path)  # the older pairs of files
+    if path.is_dir() and not file.is_file():  # the older files
+        return (WordPieceTokenizer if (path / "vocab.txt").is_file() else RegexBPETokenizer).from_huggingface(path)
     if file.suffix == ".tiktoken":
         return RegexBPETokenizer.from_tiktoken(file)
+    if file.suffix == ".txt":
+        return WordPieceTokenizer.from_vocab(file)
     document = read_json(file)
     if document.get("format") != FORMAT:
-        return RegexBPETokenizer.from_huggingface(file)
+        model = document.get("model")
+        is_wordpiece = isinstance(model, dict) and model.get("type") == "WordPiece"
+        return (WordPieceTokenizer if is_wordpiece else RegexBPETokenizer).from_huggingface(file)
     kind = str(document.get("kind"))
-    if kind not in TOKENIZERS:
-        raise TokenizerError(f"{file}: unknown kind of tokenizer {kind!r}; known are {', '.join(TOKENIZERS)}")
-    return TOKENIZERS[kind].load(file)
+    if kind not in _KINDS:
+        raise TokenizerError(f"{file}: unknown kind of tokenizer {kind!r}; known are {', '.join(_KINDS)}")
+    return _KINDS[kind].load(file)
 
 
 def save_to_folder(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from legollm.errors import TokenizerError
+from legollm.tokenizers.offsets import Span
 from legollm.tokenizers.special import without_special
 from legollm.tokenizers.vocabulary import VocabularyTokenizer
 
@@ -81,6 +82,9 @@ class CharTokenizer(VocabularyTokenizer):
                 f"character {character!r} (U+{ord(character):04X}) at position {text.index(character)} is not in the "
                 f"vocabulary of {len(self._ids)} characters; train on text that has it, or use CharTokenizer(unk=True)"
             ) from None
+
+    def _spans(self, text: str, ids: Sequence[int]) -> list[Span]:
+        return [(i, i + 1) for i in range(len(text))]  # `<unk>` has the place of the character it stands for
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
         TokenizerError: unreadable, truncated, or another kind of value.
     """
     try:
-        document = json.loads(read_bytes(path))
+        document = json.loads(read_bytes(path), object_pairs_hook=_object)
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError alike
         raise TokenizerError(f"{path}: no valid JSON ({error}); the file is damaged or something else") from error
     except RecursionError as error:
@@ -78,6 +79,15 @@ def read_json(path: Path | str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise TokenizerError(f"{path}: a JSON {type(document).__name__} where a tokenizer file has an object")
     return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python would let the last of two equal keys win, and a token would have lost its id."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice!r} occurs twice")
+    return found
 
 
 def read_bytes(path: Path | str) -> bytes:

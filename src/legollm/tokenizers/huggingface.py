@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -73,10 +73,10 @@ def _parse_tokenizer_json(document: Mapping[str, Any], pattern: str | None) -> B
             )
     added = document.get("added_tokens") or []
     _warn_of_what_is_ignored(added, document.get("post_processor"))
-    special = {token["content"]: int(token["id"]) for token in added}
+    special = {token["content"]: token["id"] for token in added}
     return BPEModel(
         pattern=_pattern_of(document.get("pre_tokenizer")) if pattern is None else pattern,
-        tokens={int(i): _bytes_of(token) for token, i in model["vocab"].items() if token not in special},
+        tokens=_by_id(model["vocab"], special),
         merges=[_merge(merge) for merge in model["merges"]],
         special_tokens=special,
         visible=[token["content"] for token in added if not token.get("special")],
@@ -94,6 +94,17 @@ def _warn_of_what_is_ignored(added: Sequence[Mapping[str, Any]], post_processor:
     for step in steps:
         if step["type"] != "ByteLevel":
             log.warning("post-processor %s ignored: encode adds no special tokens by itself", step["type"])
+
+
+def _by_id(vocab: Mapping[str, int], special: Collection[str]) -> dict[int, bytes]:
+    tokens: dict[int, bytes] = {}
+    for token, i in vocab.items():
+        if token in special:
+            continue
+        if i in tokens:
+            raise TokenizerError(f"two tokens have id {i}, {tokens[i]!r} and {_bytes_of(token)!r}; ids are unique")
+        tokens[i] = _bytes_of(token)
+    return tokens
 
 
 def _merge(merge: str | Sequence[str]) -> tuple[bytes, bytes]:
@@ -149,11 +160,18 @@ def _read_pair(vocab_file: Path, merges_file: Path, pattern: str | None) -> BPEM
         listed = config.get("added_tokens_decoder", {})
         added = {token["content"]: int(i) for i, token in listed.items()}
         # An older folder does not list its control tokens: they are the entries of the vocabulary that no merge builds.
-        long = {token: int(i) for token, i in vocab.items() if len(token) > 1 and token not in added}
-        special = added | {token: i for token, i in long.items() if _bytes_of(token) not in built}
+        long = {token: i for token, i in vocab.items() if len(token) > 1 and token not in added}
+        unbuilt = {token: i for token, i in long.items() if _bytes_of(token) not in built}
+        words = [token for token in unbuilt if token[0] + token[-1] not in ("<>", "[]")]
+        if words:
+            raise TokenizerError(
+                f"{merges_file.name} builds {len(words)} tokens of the vocabulary not at all, such as {words[0]!r}; "
+                "the file is damaged or belongs to another vocabulary"
+            )
+        special = added | unbuilt
         return BPEModel(
             pattern=default_pattern if pattern is None else pattern,
-            tokens={int(i): _bytes_of(token) for token, i in vocab.items() if token not in special},
+            tokens=_by_id(vocab, special),
             merges=merges,
             special_tokens=special,
             visible=[token["content"] for token in listed.values() if not token.get("special")],

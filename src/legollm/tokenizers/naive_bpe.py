@@ -8,7 +8,7 @@ from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, AnyStr, Self
 
 from legollm.errors import TokenizerError
 from legollm.tokenizers.byte import BYTES
@@ -19,9 +19,9 @@ from legollm.tokenizers.vocabulary import VocabularyTokenizer
 log = logging.getLogger(__name__)
 
 
-def merge(parts: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
+def merge(parts: list[AnyStr], pair: tuple[AnyStr, AnyStr]) -> list[AnyStr]:
     """`parts` with each occurrence of the pair joined, from left to right."""
-    joined: list[bytes] = []
+    joined: list[AnyStr] = []
     for part in parts:
         if joined and (joined[-1], part) == pair:
             joined[-1] += part
@@ -56,7 +56,10 @@ class NaiveBPETokenizer(VocabularyTokenizer):
         """
         n_merges = vocab_size - len(BYTES) - len(special_tokens)
         if n_merges < 0:
-            raise TokenizerError(f"vocab_size {vocab_size} is too small; use {vocab_size - n_merges} or more")
+            raise TokenizerError(
+                f"vocab_size {vocab_size} has no room for 256 bytes and {len(special_tokens)} special tokens; "
+                f"use {vocab_size - n_merges} or more"
+            )
         pieces = [parts for text in without_special(texts, special_tokens) for parts in self._pieces(text)]
         self.merges = []
         while len(self.merges) < n_merges:

@@ -7,15 +7,31 @@ arXiv:1508.07909. Same ids as tiktoken and as Hugging Face's tokenizers for the 
 import logging
 import unicodedata
 from base64 import b64decode, b64encode
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from legollm.errors import TokenizerError
 from legollm.tokenizers.apply_merges import apply_merges
 from legollm.tokenizers.bpe_model import BPEModel
 from legollm.tokenizers.byte import BYTES
+from legollm.tokenizers.count_words import Engine, count_words
+from legollm.tokenizers.fast import (
+    WORTH_BUILDING,
+    WORTH_CALLING,
+    WORTH_LOADING,
+    FastEncoder,
+    checked_text,
+    cores,
+    is_loaded,
+    is_there,
+    knows,
+    text_bytes,
+)
 from legollm.tokenizers.files import naming
 from legollm.tokenizers.huggingface import read_huggingface, write_huggingface
 from legollm.tokenizers.learn_merges import learn_merges
@@ -39,8 +55,17 @@ class RegexBPETokenizer(VocabularyTokenizer):
 
     kind = "bpe"
 
-    def __init__(self, pattern: str = "gpt4") -> None:
+    def __init__(self, pattern: str = "gpt4", *, engine: Engine = "auto") -> None:
+        """engine: how texts are encoded, with the same ids: "kernels" is compiled code for the named patterns, "python"
+        serves every pattern everywhere, and "auto" takes the compiled code where there is text enough to pay for it.
+
+        Raises:
+            TokenizerError: no such engine; or the pattern is neither a name nor a valid expression.
+        """
         super().__init__()
+        if engine not in get_args(Engine):
+            raise TokenizerError(f"engine {engine!r} is not one of {', '.join(get_args(Engine))}")
+        self.engine = engine
         self._adopt(BPEModel(pattern=pattern, tokens=dict(enumerate(BYTES)), merges=()))
 
     def train(
@@ -66,11 +91,9 @@ class RegexBPETokenizer(VocabularyTokenizer):
                 f"vocab_size {vocab_size} has no room for 256 bytes and {len(special_tokens)} special tokens; "
                 f"use {vocab_size - n_merges} or more"
             )
-        pieces: Counter[str] = Counter()
-        for text in without_special(texts, special_tokens):
-            pieces.update(self._splitter.split(self._normalize(text)))
-        counts = {piece.encode("utf-8", "surrogatepass"): count for piece, count in pieces.items()}
-        merges = learn_merges(counts, n_merges, progress=progress)
+        ordinary = map(self._normalize, without_special(texts, special_tokens))
+        counts = count_words(ordinary, self._splitter, engine=self.engine)
+        merges = learn_merges(counts, n_merges, progress=progress, engine=self.engine)
         if len(merges) < n_merges:
             log.warning("%d of %d merges learned: no pair occurs twice any more", len(merges), n_merges)
         tokens = [*BYTES, *(left + right for left, right in merges)]
@@ -97,6 +120,8 @@ class RegexBPETokenizer(VocabularyTokenizer):
         self._ranks = {(ids[left], ids[right]): rank for rank, (left, right) in enumerate(self.merges)}
         self._products = [ids[left + right] for left, right in self.merges]
         self._cache: dict[str, list[int]] = {}
+        self._fast: FastEncoder | None = None
+        self._seen = 0  # characters, while there is no compiled encoder
 
     def _model(self) -> BPEModel:
         return BPEModel(
@@ -119,6 +144,96 @@ class RegexBPETokenizer(VocabularyTokenizer):
         return unicodedata.normalize("NFC", text) if self._nfc else text
 
     def _encode_ordinary(self, text: str) -> list[int]:
+        if len(text) >= WORTH_CALLING or self.engine == "kernels":
+            fast = self._fast_encoder(len(text))
+            if fast is not None:
+                ids: list[int] = fast.encode(self._to_bytes(text)).tolist()
+                return ids
+        return self._encode_plainly(text)
+
+    def _fast_encoder(self, n_characters: int) -> FastEncoder | None:
+        """The compiled encoder, if it is wanted, possible, and worth its start for so much text more."""
+        if self.engine == "python" or self._fast is not None:
+            return self._fast if self.engine != "python" else None
+        if self.engine == "auto":
+            self._seen += n_characters
+            if self._seen < (WORTH_BUILDING if is_loaded() else WORTH_LOADING):
+                return None
+        if knows(self._splitter.regex, self._ordinary, self.merges, self._whole_pieces) and is_there():
+            self._fast = FastEncoder(self._splitter.regex, self._ordinary, self.merges, whole_pieces=self._whole_pieces)
+        elif self.engine == "kernels":
+            raise TokenizerError(
+                "engine='kernels' needs numba, one of the named patterns and a vocabulary below two million tokens; "
+                "use engine='auto'"
+            )
+        else:
+            self.engine = "python"
+        return self._fast
+
+    def _to_bytes(self, text: str | bytes) -> bytes:
+        """The bytes that are cut and merged: UTF-8, in normal form C where the vocabulary asks for it.
+
+        Raises:
+            TokenizerError: bytes that are no UTF-8.
+        """
+        if isinstance(text, bytes):
+            if text.isascii():
+                return text
+            characters = checked_text(text)
+            return text_bytes(self._normalize(characters)) if self._nfc else text
+        return text_bytes(self._normalize(text))
+
+    def encode_to_numpy(self, text: str | bytes) -> NDArray[np.int32]:
+        """`encode` of a text, or of its UTF-8 bytes, as an array; special tokens are never parsed.
+
+        Raises:
+            TokenizerError: bytes that are no UTF-8.
+        """
+        return self.encode_batch_to_numpy([text])[0]
+
+    def encode_batch_to_numpy(
+        self, texts: Sequence[str | bytes], *, threads: int = 1
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The ids of all texts in a row, and where each text's begin: text i has ids[offsets[i] : offsets[i + 1]].
+
+        threads: 0 for all cores; only the compiled engine uses more than one.
+
+        Raises:
+            TokenizerError: bytes that are no UTF-8.
+        """
+        fast = self._fast_encoder(sum(map(len, texts)))
+        if fast is not None:
+            return fast.encode_batch([self._to_bytes(text) for text in texts], threads=threads or cores())
+        lists = [self._encode_plainly(text if isinstance(text, str) else checked_text(text)) for text in texts]
+        offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+        return np.array([i for ids in lists for i in ids], np.int32), offsets
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, specials never parsed."""
+        if self._fast_encoder(sum(map(len, texts))) is None:
+            return [self._encode_plainly(text) for text in texts]
+        ids, offsets = self.encode_batch_to_numpy(texts)
+        return [ids[first:last].tolist() for first, last in pairwise(offsets.tolist())]
+
+    def encode_file(self, path: Path | str, *, threads: int = 0) -> NDArray[np.int32]:
+        """The ids of a UTF-8 file, line ends as they are; special tokens are never parsed.
+
+        threads: 0 for all cores; only the compiled engine uses more than one, and it reads the file piece by piece.
+
+        Raises:
+            TokenizerError: no such file, or its bytes are no UTF-8.
+        """
+        path = Path(path)
+        try:
+            fast = self._fast_encoder(path.stat().st_size)
+            if fast is None:
+                return self.encode_to_numpy(path.read_bytes())
+            return fast.encode_file(path, threads=threads or cores(), prepare=self._to_bytes)
+        except OSError as error:
+            raise TokenizerError(f"{path} cannot be read: {error.strerror}") from error
+
+    def _encode_plainly(self, text: str) -> list[int]:
+        """The definition: cut by the regular expression, merge each piece that is not in the cache."""
         cache = self._cache
         ids: list[int] = []
         for piece in self._splitter.split(self._normalize(text)):

@@ -11,8 +11,9 @@ from legollm.tokenizers.bpe_model import BPEModel
 from legollm.tokenizers.files import naming, read_bytes, write_text
 from legollm.tokenizers.patterns import PATTERNS
 
-# What the two published files leave out, by the SHA-256 of their content: pattern and control tokens.
+# What the published files leave out, by the SHA-256 of their content: pattern and control tokens.
 _PUBLISHED: Mapping[str, tuple[str, Mapping[str, int]]] = {
+    "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930": ("gpt2", {"<|endoftext|>": 50256}),
     "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7": (
         "gpt4",
         {
@@ -33,7 +34,7 @@ _PUBLISHED: Mapping[str, tuple[str, Mapping[str, int]]] = {
 def read_ranks(
     path: Path | str, *, pattern: str | None = None, special_tokens: Mapping[str, int] | None = None
 ) -> BPEModel:
-    """The model of a ranks file; what is not given is known for cl100k_base and o200k_base.
+    """The model of a ranks file; what is not given is known for r50k_base, cl100k_base and o200k_base.
 
     Raises:
         TokenizerError: unreadable, ranks that no merging can produce, or an unknown file and no pattern.
@@ -48,10 +49,13 @@ def read_ranks(
     tokens: dict[int, bytes] = {}
     for number, line in enumerate(content.splitlines(), start=1):
         try:
-            token, rank = line.split()
-            tokens[int(rank)] = b64decode(token, validate=True)
+            encoded, digits = line.split()
+            token, rank = b64decode(encoded, validate=True), int(digits)
         except ValueError as error:
             raise TokenizerError(f"{path}: line {number} is not `base64 rank`; the file is damaged") from error
+        if rank in tokens:
+            raise TokenizerError(f"{path}: line {number} gives rank {rank} to a second token; the file is damaged")
+        tokens[rank] = token
     default_pattern, default_special = known if known is not None else ("", {})
     with naming(path):
         return BPEModel(
