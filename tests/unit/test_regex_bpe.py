@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from legollm.errors import TokenizerError
-from legollm.tokenizers import RegexBPETokenizer, regex_bpe
+from legollm.tokenizers import RegexBPETokenizer, word_cache
 from legollm.tokenizers.apply_merges import merge_by_heap
 from legollm.tokenizers.bpe_model import BPEModel
 from legollm.tokenizers.byte import BYTES
@@ -99,14 +99,14 @@ def test_work_grows_with_the_length_of_a_piece_and_not_with_its_square(unit: str
 
 
 def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regex_bpe, "MAX_CACHED_PIECES", 3)
+    monkeypatch.setattr(word_cache, "MAX_CACHED_PIECES", 3)
     tokenizer = RegexBPETokenizer()
     tokenizer.train("one two three four five six " * 2, vocab_size=300)
     text = " one two three four five six seven " + "x" * 100
     first = tokenizer.encode(text)
     assert tokenizer.encode(text) == first
-    assert 0 < len(tokenizer._cache) <= 3
-    assert "x" * 100 not in tokenizer._cache
+    assert 0 < len(tokenizer._cache.known) <= 3
+    assert "x" * 100 not in tokenizer._cache.known
 
 
 def test_what_is_returned_may_be_changed() -> None:

@@ -142,12 +142,3 @@ def test_widths_are_rounded_up_but_never_beyond_what_the_model_reads() -> None:
     objective, model = NextToken(), build("gpt2", vocab_size=300, max_seq_len=64, n_layers=1, d_model=16, n_heads=2)
     wide, narrow = objective(model, padded(rows, max_len=64)), objective(model, padded(rows))
     assert float(wide.detach()) == pytest.approx(float(narrow.detach()), rel=1e-6)
-
-
-def test_what_comes_first_comes_once_and_in_its_order() -> None:
-    batches = ExampleBatches(EXAMPLES, 1, seed=3, max_len=100, n_first=4)
-    seen = [names(next(batches))[0] for _ in range(22)]
-    assert seen[:4] == [0, 1, 2, 3]
-    assert sorted(seen[:11]) == sorted(seen[11:]) == list(range(11))
-    assert seen[4:11] != list(range(4, 11))
-    assert seen[11:15] != [0, 1, 2, 3]

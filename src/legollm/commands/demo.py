@@ -59,7 +59,7 @@ class DemoRun:
         default_factory=lambda: OptimConfig(name="muon", lr=5e-3, schedule="wsd", warmup_steps=30)
     )
     train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(max_steps=600, batch_size=8, seq_len=256, eval_every=100, save_every=200)
+        default_factory=lambda: TrainConfig(max_steps=600, batch_size=8, seq_len=256, eval_every=200, save_every=200)
     )
     echo_steps: int = 250
     """First this many steps of lines of words, each said twice."""

@@ -77,6 +77,10 @@ class TrainRun:
     prompt: str | None = None
     """The samples shown while training continue this; null takes the start of the validation text."""
 
+    def __post_init__(self) -> None:
+        if self.echo_steps < 0:
+            raise ConfigError(f"echo_steps: must not be negative, found {self.echo_steps}")
+
 
 PRESETS: Mapping[type, Mapping[str, Any]] = {row.config: row.presets for row in ARCHITECTURES.values()} | {
     TrainRun: SIZES
@@ -140,14 +144,13 @@ def batches_of(cfg: TrainRun, material: Material, seq_len: int) -> BatchSource:
     if not cfg.echo_steps:
         return windows
     tokenizer, examples = material.tokenizer, []
-    for asked, line in world.echoes(cfg.seed, 0, cfg.echo_steps * cfg.train.batch_size):
+    n_batches = cfg.echo_steps * cfg.train.grad_accum
+    for asked, line in world.echoes(cfg.seed, 0, n_batches * cfg.train.batch_size):
         first, second = tokenizer.encode(f"{asked} Again:"), tokenizer.encode(f" {line}.\n")
         ids = [*first, *second][: cfg.model.max_seq_len]
         examples.append(Example(ids, [i >= len(first) for i in range(len(ids))]))
-    echoes = ExampleBatches(
-        examples, cfg.train.batch_size, seed=cfg.seed, max_len=cfg.model.max_seq_len, n_first=len(examples)
-    )
-    return Chained(echoes, cfg.echo_steps, windows)
+    echoes = ExampleBatches(examples, cfg.train.batch_size, seed=cfg.seed, max_len=cfg.model.max_seq_len)
+    return Chained(echoes, n_batches, windows)
 
 
 def fitted(model: ModelConfig, tokenizer: Tokenizer, vocab_given: bool) -> ModelConfig:

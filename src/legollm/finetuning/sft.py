@@ -23,16 +23,13 @@ class ExampleBatches:
     """A BatchSource of conversations: shuffled epochs, each example once, rows padded to the longest of their batch.
 
     Padding stands to the right, where causal attention cannot see it, and its targets are ignored: the loss does not
-    depend on it. The order is a pure function of the seed and the epoch, whatever the batch size. In the first epoch
-    the first n_first examples come first and as they stand: what has to be learned before the rest.
+    depend on it. The order is a pure function of the seed and the epoch, whatever the batch size.
 
     Raises:
         DataError: no examples, or one longer than max_len or without any target.
     """
 
-    def __init__(
-        self, examples: Sequence[Example], batch_size: int, *, seed: int, max_len: int, n_first: int = 0
-    ) -> None:
+    def __init__(self, examples: Sequence[Example], batch_size: int, *, seed: int, max_len: int) -> None:
         if not examples:
             raise DataError("no examples to fine-tune on")
         for i, example in enumerate(examples):
@@ -44,7 +41,6 @@ class ExampleBatches:
             if not any(example.is_target[1:]):  # the first id follows nothing, so nothing learns to write it
                 raise DataError(f"example {i + 1}: no word of it is the assistant's; nothing to learn from")
         self.examples, self.batch_size, self.seed, self.max_len = examples, batch_size, seed, max_len
-        self.n_first = n_first
         self.n_seen = 0  # examples handed out since the start, over all epochs
         self.epoch, self.order = 0, self.order_of(0)
 
@@ -61,9 +57,7 @@ class ExampleBatches:
 
     def order_of(self, epoch: int) -> list[int]:
         rng = generator(self.seed, f"examples/{epoch}")
-        first = self.n_first if epoch == 0 else 0
-        shuffled: list[int] = torch.randperm(len(self.examples) - first, generator=rng).tolist()
-        return [*range(first), *(first + place for place in shuffled)]
+        return torch.randperm(len(self.examples), generator=rng).tolist()
 
     def state_dict(self) -> dict[str, Any]:
         return {"n_seen": self.n_seen, **self.identity()}
@@ -81,7 +75,7 @@ class ExampleBatches:
         self.n_seen = int(state["n_seen"])
 
     def identity(self) -> dict[str, int]:
-        return {"seed": self.seed, "n_examples": len(self.examples), "n_first": self.n_first}
+        return {"seed": self.seed, "n_examples": len(self.examples)}
 
 
 def in_order(examples: Sequence[Example], batch_size: int, *, max_len: int = 0) -> Iterator[Batch]:

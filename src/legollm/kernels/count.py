@@ -28,12 +28,11 @@ from legollm.kernels.machine import (
     prefetch,
     put,
     shift_right,
-    wrap_multiply,
 )
 from legollm.kernels.scan import PADDING, STARTS, split_batch
+from legollm.kernels.words import SHORT, hash_long, hash_short, short_key
 
-INLINE = 15
-LONG = INLINE + 1
+LONG = SHORT + 1
 """Stands for the length in the key of longer pre-tokens; their length is in the lower bits."""
 LENGTH_AT = 56
 """The lowest bit of the length in the second column."""
@@ -43,9 +42,6 @@ LOW, HIGH, COUNT, PLACE = range(COLUMNS)
 ROW_BYTES = 8 * COLUMNS
 WORDS, POOLED = 0, 1
 """Entries of Table.used: rows, and bytes of the pool."""
-
-HASH_A = 0x9E3779B97F4A7C15 - 2**64  # odd numbers without a pattern, signed
-HASH_B = 0xC2B2AE3D27D4EB4F - 2**64
 
 
 class Table(NamedTuple):
@@ -62,35 +58,17 @@ _named_tuple: Any = types.NamedTuple
 _TABLE = _named_tuple((I64S, BYTES, I64S), Table)
 
 
-@kernel(I64(I64, I64))
-def _mix(low: int, high: int) -> int:
-    mixed = wrap_multiply(low ^ wrap_multiply(high, HASH_B), HASH_A)
-    return wrap_multiply(mixed ^ shift_right(mixed, 32), HASH_B)
-
-
-@kernel(I64(TEXT, I64, I64))
-def _hash_long(text: Array, start: int, length: int) -> int:
-    """Hash of a word of eight bytes or more: of all its groups of eight, the last one overlapping."""
-    mixed = length
-    for offset in range(0, length - 8, 8):
-        mixed = _mix(load64(text, start + offset), mixed)
-    return _mix(load64(text, start + length - 8), mixed)
-
-
 @kernel(PAIR(TEXT, I64, I64))
 def _key(text: Array, start: int, length: int) -> tuple[int, int]:
-    if length > INLINE:
-        return _hash_long(text, start, length), LONG << LENGTH_AT | length
-    bits = 8 * length
-    low = load64(text, start) & shift_right(-1, 64 - min(bits, 64))
-    high = load64(text, start + 8) & ((1 << max(bits - 64, 0)) - 1)
-    return low, high | length << LENGTH_AT
+    if length > SHORT:
+        return hash_long(text, start, length), LONG << LENGTH_AT | length
+    return short_key(text, start, length)
 
 
 @kernel(I64(I64S, I64, I64))
 def _home(rows: Array, low: int, high: int) -> int:
     """Where the search for a key begins, as an index of `rows`."""
-    return shift_right(_mix(low, high), leading_zeros(len(rows) // COLUMNS - 1)) * COLUMNS
+    return shift_right(hash_short(low, high), leading_zeros(len(rows) // COLUMNS - 1)) * COLUMNS
 
 
 @kernel(I64(TEXT, I64, BYTES, I64, I64))
@@ -227,7 +205,7 @@ class WordCounter:
     def arrays(self) -> tuple[Array, Array, Array]:
         """All pre-tokens one after the other (uint8), where each ends and how often it occurs (int64)."""
         n_words, n_pooled = self._table.used.tolist()
-        words = np.empty(INLINE * n_words + n_pooled, np.uint8)
+        words = np.empty(SHORT * n_words + n_pooled, np.uint8)
         ends, counts = np.empty(n_words, np.int64), np.empty(n_words, np.int64)
         n_bytes = _write_out(self._table, words, ends, counts)
         return words[:n_bytes].copy(), ends, counts

@@ -12,6 +12,21 @@ log = logging.getLogger(__name__)
 BYTES = [bytes([value]) for value in range(256)]
 
 
+def room_beside_bytes(vocab_size: int, special_tokens: Sequence[str]) -> int:
+    """How many ids are left for longer tokens.
+
+    Raises:
+        TokenizerError: not even the bytes and the special tokens fit.
+    """
+    room = vocab_size - len(BYTES) - len(special_tokens)
+    if room < 0:
+        raise TokenizerError(
+            f"vocab_size {vocab_size} has no room for 256 bytes and {len(special_tokens)} special tokens; "
+            f"use {vocab_size - room} or more"
+        )
+    return room
+
+
 class ByteTokenizer(VocabularyTokenizer):
     """256 ids, one per byte: serves any text without training, at the price of long sequences."""
 

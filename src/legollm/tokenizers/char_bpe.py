@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from legollm.errors import TokenizerError
 from legollm.tokenizers.apply_merges import apply_merges
+from legollm.tokenizers.byte import room_beside_bytes
 from legollm.tokenizers.character_merges import learn_character_merges
 from legollm.tokenizers.pieces import PieceTokenizer, frequent_characters, training_words
 
@@ -47,7 +48,7 @@ class CharBPETokenizer(PieceTokenizer):
         Raises:
             TokenizerError: vocab_size has no room for 256 bytes and the special tokens.
         """
-        room = self._room(vocab_size, special_tokens)
+        room = room_beside_bytes(vocab_size, special_tokens)
         counts = self._count_words(texts, special_tokens)
         characters = frequent_characters(counts, room)
         n_merges = room - len(characters)

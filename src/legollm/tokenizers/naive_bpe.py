@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, AnyStr, Self
 
-from legollm.errors import TokenizerError
-from legollm.tokenizers.byte import BYTES
+from legollm.tokenizers.byte import BYTES, room_beside_bytes
 from legollm.tokenizers.patterns import Splitter
 from legollm.tokenizers.special import without_special
 from legollm.tokenizers.vocabulary import VocabularyTokenizer
@@ -54,12 +53,7 @@ class NaiveBPETokenizer(VocabularyTokenizer):
         Raises:
             TokenizerError: vocab_size has no room for 256 bytes and the special tokens.
         """
-        n_merges = vocab_size - len(BYTES) - len(special_tokens)
-        if n_merges < 0:
-            raise TokenizerError(
-                f"vocab_size {vocab_size} has no room for 256 bytes and {len(special_tokens)} special tokens; "
-                f"use {vocab_size - n_merges} or more"
-            )
+        n_merges = room_beside_bytes(vocab_size, special_tokens)
         pieces = [parts for text in without_special(texts, special_tokens) for parts in self._pieces(text)]
         self.merges = []
         while len(self.merges) < n_merges:

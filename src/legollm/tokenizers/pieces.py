@@ -11,21 +11,17 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 
-from legollm.errors import TokenizerError
 from legollm.tokenizers.byte import BYTES
 from legollm.tokenizers.patterns import Splitter
 from legollm.tokenizers.special import without_special
 from legollm.tokenizers.vocabulary import VocabularyTokenizer
+from legollm.tokenizers.word_cache import WordCache
 
 COVERAGE = 0.9995
 """The most frequent characters that make up this share of the text get a token; SentencePiece's default."""
 
 MAX_WORD_LENGTH = 256
 """Longer pre-tokens are data rather than words: they are learned from in parts of this many characters."""
-
-MAX_CACHED_WORDS = 1 << 17
-MAX_CACHED_LENGTH = 32
-"""Longer pre-tokens rarely come back."""
 
 
 class PieceTokenizer(VocabularyTokenizer):
@@ -49,40 +45,15 @@ class PieceTokenizer(VocabularyTokenizer):
         self._ids = {chr(value): value for value in range(128)} | {
             piece: i for i, piece in enumerate(pieces, start=len(BYTES))
         }
-        self._cache: dict[str, list[int]] = {}
+        self._cache = WordCache(self._encode_word)
 
     def _encode_ordinary(self, text: str) -> list[int]:
-        cache = self._cache
-        ids: list[int] = []
-        for word in self._splitter.split(text):
-            known = cache.get(word)
-            if known is None:
-                known = self._encode_word(word)
-                if len(word) <= MAX_CACHED_LENGTH:
-                    if len(cache) >= MAX_CACHED_WORDS:
-                        cache.clear()
-                    cache[word] = known
-            ids += known
-        return ids
+        return self._cache.encode(self._splitter.split(text))
 
     def _spell(self, character: str) -> list[int]:
         """The id of a character that is a token, else those of its bytes."""
         known = self._ids.get(character)
         return list(character.encode("utf-8", "surrogatepass")) if known is None else [known]
-
-    def _room(self, vocab_size: int, special_tokens: Sequence[str]) -> int:
-        """How many pieces fit.
-
-        Raises:
-            TokenizerError: not even the bytes and the special tokens do.
-        """
-        room = vocab_size - len(BYTES) - len(special_tokens)
-        if room < 0:
-            raise TokenizerError(
-                f"vocab_size {vocab_size} has no room for 256 bytes and {len(special_tokens)} special tokens; "
-                f"use {vocab_size - room} or more"
-            )
-        return room
 
     def _count_words(self, texts: str | Iterable[str], special_tokens: Sequence[str]) -> Counter[str]:
         """How often each pre-token occurs; the texts are read once and not kept."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from legollm.errors import TokenizerError
 from legollm.tokenizers.apply_merges import apply_merges
 from legollm.tokenizers.bpe_model import BPEModel
-from legollm.tokenizers.byte import BYTES
+from legollm.tokenizers.byte import BYTES, room_beside_bytes
 from legollm.tokenizers.count_words import Engine, count_words
 from legollm.tokenizers.fast import (
     WORTH_BUILDING,
@@ -39,12 +39,9 @@ from legollm.tokenizers.patterns import Splitter
 from legollm.tokenizers.special import without_special
 from legollm.tokenizers.tiktoken_ranks import read_ranks, write_ranks
 from legollm.tokenizers.vocabulary import VocabularyTokenizer
+from legollm.tokenizers.word_cache import WordCache
 
 log = logging.getLogger(__name__)
-
-MAX_CACHED_PIECES = 1 << 17
-MAX_CACHED_LENGTH = 32
-"""Longer pieces rarely come back; with both bounds the cache stays below some 40 MB."""
 
 
 class RegexBPETokenizer(VocabularyTokenizer):
@@ -85,12 +82,7 @@ class RegexBPETokenizer(VocabularyTokenizer):
         Raises:
             TokenizerError: vocab_size has no room for 256 bytes and the special tokens.
         """
-        n_merges = vocab_size - len(BYTES) - len(special_tokens)
-        if n_merges < 0:
-            raise TokenizerError(
-                f"vocab_size {vocab_size} has no room for 256 bytes and {len(special_tokens)} special tokens; "
-                f"use {vocab_size - n_merges} or more"
-            )
+        n_merges = room_beside_bytes(vocab_size, special_tokens)
         ordinary = map(self._normalize, without_special(texts, special_tokens))
         counts = count_words(ordinary, self._splitter, engine=self.engine)
         merges = learn_merges(counts, n_merges, progress=progress, engine=self.engine)
@@ -119,7 +111,7 @@ class RegexBPETokenizer(VocabularyTokenizer):
         self._byte_ids = [ids[byte] for byte in BYTES]
         self._ranks = {(ids[left], ids[right]): rank for rank, (left, right) in enumerate(self.merges)}
         self._products = [ids[left + right] for left, right in self.merges]
-        self._cache: dict[str, list[int]] = {}
+        self._cache = WordCache(self._encode_piece)
         self._fast: FastEncoder | None = None
         self._seen = 0  # characters, while there is no compiled encoder
 
@@ -234,20 +226,10 @@ class RegexBPETokenizer(VocabularyTokenizer):
 
     def _encode_plainly(self, text: str) -> list[int]:
         """The definition: cut by the regular expression, merge each piece that is not in the cache."""
-        cache = self._cache
-        ids: list[int] = []
-        for piece in self._splitter.split(self._normalize(text)):
-            known = cache.get(piece)
-            if known is None:
-                known = self._encode_piece(piece.encode("utf-8", "surrogatepass"))
-                if len(piece) <= MAX_CACHED_LENGTH:
-                    if len(cache) >= MAX_CACHED_PIECES:
-                        cache.clear()
-                    cache[piece] = known
-            ids += known
-        return ids
+        return self._cache.encode(self._splitter.split(self._normalize(text)))
 
-    def _encode_piece(self, piece: bytes) -> list[int]:
+    def _encode_piece(self, text: str) -> list[int]:
+        piece = text.encode("utf-8", "surrogatepass")
         if self._whole_pieces and piece in self._ids:
             return [self._ids[piece]]
         return apply_merges([self._byte_ids[value] for value in piece], self._ranks, self._products)

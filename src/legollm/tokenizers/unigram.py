@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, Self
 
 from legollm.errors import TokenizerError
+from legollm.tokenizers.byte import room_beside_bytes
 from legollm.tokenizers.pieces import PieceTokenizer, frequent_characters, training_words
 from legollm.tokenizers.unigram_lattice import best_path, longest_by_first, sample_path
 from legollm.tokenizers.unigram_training import learn_pieces
@@ -58,7 +59,7 @@ class UnigramTokenizer(PieceTokenizer):
         Raises:
             TokenizerError: vocab_size has no room for 256 bytes and the special tokens.
         """
-        room = self._room(vocab_size, special_tokens)
+        room = room_beside_bytes(vocab_size, special_tokens)
         counts = self._count_words(texts, special_tokens)
         words = training_words(counts, frequent_characters(counts, room))
         n_ascii = len({character for word in words for character in word if character.isascii()})
