@@ -48,7 +48,7 @@ class DemoRun:
     """The folder of the fine-tuned model and the report; the base model lies in pretrain/ below it."""
     seed: int = 1337
     """Decides everything that is random."""
-    data: DataConfig = field(default_factory=lambda: DataConfig(read=SourceOptions(world_bytes=12_000_000)))
+    data: DataConfig = field(default_factory=lambda: DataConfig(read=SourceOptions(world_bytes=6_000_000)))
     tokenizer: TokenizerConfig = field(default_factory=lambda: TokenizerConfig(train_bytes=4_000_000))
     model: Qwen3Config = field(
         default_factory=lambda: Qwen3Config(
@@ -66,8 +66,8 @@ class DemoRun:
     sft: SftRun = field(
         default_factory=lambda: SftRun(
             data=ConversationConfig(n_examples=6_000, n_turns=3),
-            optim=OptimConfig(name="muon", lr=5e-3, schedule="wsd", warmup_steps=20, decay_fraction=0.3),
-            train=TrainConfig(max_steps=400, batch_size=12, eval_every=100, save_every=200),
+            optim=OptimConfig(name="muon", lr=5e-3, schedule="wsd", warmup_steps=20, decay_fraction=0.6),
+            train=TrainConfig(max_steps=450, batch_size=12, eval_every=150, save_every=150),
         )
     )
     n_questions: int = 300
