@@ -1,12 +1,12 @@
 """How fast texts become ids, here and with other tokenizers: the vocabulary of GPT-2, megabytes of text a second.
 
-    python benchmarks/bench_tokenizers.py [--megabytes 10] [--rounds 3]
+    python benchmarks/bench_tokenizers.py [--megabytes 10] [--rounds 5]
 
 Kinds of text: prose and text in many languages from LEGOLLM_DATA, code from the standard library, and single runs of a
-million characters. `cold` is the first text of a new tokenizer, which has seen no word yet; `warm` the best of the
-later rounds, which are interleaved. Imports and tables are made before. One thread, arrays where the tokenizer has
-them; the row `to lists` is legollm's `encode`. `ids` says whether they are those of tiktoken, or of legollm's plain
-Python where tiktoken is missing. A peer that is not installed is named and left out.
+million characters. `cold` is the first text of a new tokenizer, which has seen no word yet; `warm` the same text once
+more. Both are medians of rounds in which the engines take turns. Imports and tables are made before. One thread, arrays
+where the tokenizer has them; the row `to lists` is legollm's `encode`. `ids` says whether they are those of tiktoken,
+or of legollm's plain Python where tiktoken is missing. A peer that is not installed is named and left out.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from legollm.tokenizers.fast import is_there
@@ -124,21 +125,24 @@ def seconds(encode: Encode, text: str) -> tuple[float, Sequence[int]]:
 def compare(kind: str, text: str, makers: dict[str, Callable[[], Encode]], n_rounds: int) -> None:
     """Print the rows of one kind of text."""
     part = text.encode()[:PYTHON_BYTES].decode(errors="ignore")
-    cold, warm, same = {}, {}, {}
-    encoders = {name: make() for name, make in makers.items()}
-    their = {name: part if name == "python" else text for name in encoders}
-    judge = "tiktoken" if "tiktoken" in encoders else "python"
-    expected = {sample: list(encoders[judge](sample)) for sample in {part, their[judge]}}
-    encoders[judge] = makers[judge]()
-    for name, encode in encoders.items():
-        cold[name], ids = seconds(encode, their[name])
-        same[name] = list(ids) == expected.get(their[name])
+    their = {name: part if name == "python" else text for name in makers}
+    judge = "tiktoken" if "tiktoken" in makers else "python"
+    expected = {sample: list(makers[judge]()(sample)) for sample in {part, their[judge]}}
+    colds: dict[str, list[float]] = {name: [] for name in makers}
+    warms: dict[str, list[float]] = {name: [] for name in makers}
+    same = {}
     for _ in range(n_rounds):
-        for name, encode in encoders.items():
-            warm[name] = min(warm.get(name, float("inf")), seconds(encode, their[name])[0])
-    rates = {name: len(their[name].encode()) / 1e6 for name in encoders}
+        for name, make in makers.items():
+            encode = make()
+            first, ids = seconds(encode, their[name])
+            colds[name].append(first)
+            warms[name].append(seconds(encode, their[name])[0])
+            same[name] = list(ids) == expected.get(their[name])
+    cold = {name: median(times) for name, times in colds.items()}
+    warm = {name: median(times) for name, times in warms.items()}
+    rates = {name: len(their[name].encode()) / 1e6 for name in makers}
     base = rates[judge] / cold[judge], rates[judge] / warm[judge]
-    for name in encoders:
+    for name in makers:
         first, later = rates[name] / cold[name], rates[name] / warm[name]
         ratios = f"{first / base[0]:6.1f} {later / base[1]:6.1f}"
         print(
@@ -166,7 +170,7 @@ def survive(makers: dict[str, Callable[[], Encode]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--megabytes", type=float, default=10)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     words = parser.parse_args()
     os.environ |= {"RAYON_NUM_THREADS": "1", "RUST_BACKTRACE": "0"}  # one thread; tiktoken panics at runs of blanks
     with tempfile.TemporaryDirectory() as folder:

@@ -105,6 +105,9 @@ def test_wordpiece(
     ours = load_tokenizer(tmp_path)
     assert isinstance(ours, WordPieceTokenizer)
     for text in [*texts, "[CLS]the cat[SEP] the[MASK]"]:
-        expected = theirs.encode(text, add_special_tokens=False).ids
+        encoding = theirs.encode(text, add_special_tokens=False)
+        expected = encoding.ids
         assert ours.encode(text, allowed_special="all") == expected, text
+        offsets = ours.encode_with_offsets(text, allowed_special="all")
+        assert offsets == (expected, encoding.offsets), text
         assert ours.decode(expected, skip_special=True) == theirs.decode(expected)

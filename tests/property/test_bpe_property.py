@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from legollm.tokenizers import ByteTokenizer, DecodeStream, NaiveBPETokenizer, RegexBPETokenizer
-from legollm.tokenizers.apply_merges import merge_by_heap, merge_by_search
+from legollm.tokenizers.apply_merges import apply_merges, merge_by_heap, merge_by_search, merge_in_rounds
 from legollm.tokenizers.learn_merges import learn_merges
 from legollm.tokenizers.patterns import PATTERNS, Splitter
 from text_samples import BAG
@@ -71,16 +71,40 @@ def test_each_merge_is_the_most_frequent_pair_left_and_the_greatest_among_equals
                 i += 1
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=400)
 @given(
-    st.lists(st.integers(0, 2), max_size=40),
+    st.lists(st.integers(0, 2), max_size=60),
     st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), unique=True, min_size=3, max_size=14),
+    st.lists(st.integers(0, 6), max_size=14),
 )
-def test_heap_and_search_merge_alike(ids: list[int], pairs: list[tuple[int, int]]) -> None:
-    """Whatever the table of merges is, honest or not."""
+def test_search_heap_and_rounds_merge_alike(ids: list[int], pairs: list[tuple[int, int]], again: list[int]) -> None:
+    """Whatever the table of merges is, honest or not: `again` makes tokens that another merge makes, too."""
     ranks = {pair: rank for rank, pair in enumerate(pairs)}
-    products = list(range(3, 3 + len(pairs)))
-    assert merge_by_heap(ids.copy(), ranks, products) == merge_by_search(ids.copy(), ranks, products)
+    products = [*again, *range(3, 3 + len(pairs))][: len(pairs)]
+    expected = merge_by_search(ids.copy(), ranks, products)
+    assert merge_by_heap(ids.copy(), ranks, products) == expected
+    assert merge_in_rounds(ids.copy(), ranks, products) == expected
+
+
+letters = st.text("ab", min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text("ab", max_size=200), st.lists(st.tuples(letters, letters), unique=True, max_size=20))
+def test_rounds_merge_strings_as_the_search_does(word: str, merges: list[tuple[str, str]]) -> None:
+    """Tokens that are strings, in any order of ranks, so that "a" + "bc" and "ab" + "c" are one token."""
+    tokens = sorted({"a", "b", *(part for left, right in merges for part in (left, right, left + right))})
+    ids = {token: i for i, token in enumerate(tokens)}
+    ranks = {(ids[left], ids[right]): rank for rank, (left, right) in enumerate(merges)}
+    products = [ids[left + right] for left, right in merges]
+    start = [ids[letter] for letter in word]
+    expected = merge_by_search(start.copy(), ranks, products)
+    assert merge_in_rounds(start.copy(), ranks, products) == expected
+
+
+def test_very_long_words_go_in_rounds_and_longer_than_any_step() -> None:
+    ranks = {(97, 97): 0, (256, 256): 1, (257, 257): 2}
+    assert apply_merges([97] * 1_000_003, ranks, [256, 257, 258]) == [258] * 125_000 + [256, 97]
 
 
 @settings(deadline=None, max_examples=200)

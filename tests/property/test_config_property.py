@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from legollm import config
@@ -65,6 +65,7 @@ def refusal_of(path: Path | None, words: list[str]) -> str | None:
 
 
 @given(outer=outers)
+@example(outer=Outer(text="\xa0"))  # white space that is no white space to YAML
 @settled
 def test_yaml_and_describe_read_back_exactly(outer: Outer, tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"

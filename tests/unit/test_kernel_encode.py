@@ -83,6 +83,43 @@ def test_tokens_that_no_merge_makes(whole_pieces: bool) -> None:
     assert (tokens.index(b" thing") in compiled.encode(text)) == whole_pieces
 
 
+def random_merges(rng: random.Random, alphabet: str) -> list[tuple[bytes, bytes]]:
+    """Merges of bytes and of what earlier ones made that come up in some text, whole characters or not."""
+    merges: dict[bytes, tuple[bytes, bytes]] = {}
+    for _ in range(rng.choice((5, 20, 60))):
+        tokens = [bytes([value]) for value in "".join(rng.choices(alphabet, k=6)).encode()]
+        for left, right in merges.values():
+            for i in range(len(tokens) - 1, 0, -1):
+                if tokens[i - 1 : i + 1] == [left, right]:
+                    tokens[i - 1 : i + 1] = [left + right]
+        i = rng.randrange(len(tokens))
+        pair = tuple(tokens[i : i + 2])
+        if len(pair) == 2 and len(b"".join(pair)) <= 8:
+            merges.setdefault(b"".join(pair), pair)
+    return list(merges.values())
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_characters_that_begin_as_tokens(in_order: bool) -> None:
+    """Merges across the bytes of two characters come first, last or between; or use a token that a later one makes."""
+    rng = random.Random(7)
+    n_begun = 0
+    for _ in range(100):
+        alphabet = "".join(rng.sample("éèдж中丮文ก\u0e47\U0001f600", 4)) + "a "
+        merges = random_merges(rng, alphabet)
+        if not in_order:
+            rng.shuffle(merges)
+        tokens = dict(enumerate([*BYTES, *(left + right for left, right in merges)]))
+        model = BPEModel(pattern="gpt2", tokens=tokens, merges=merges)
+        plain, compiled = RegexBPETokenizer._from_model(model), RegexBPETokenizer._from_model(model)
+        plain.engine, compiled.engine = "python", "kernels"
+        for _ in range(10):
+            text = "".join(rng.choices(alphabet, k=rng.choice((2, 5, 40))))
+            assert compiled.encode(text) == plain.encode(text), (text, merges)
+        n_begun += np.count_nonzero(compiled._fast._rules.characters >= 0)
+    assert n_begun
+
+
 def test_two_merges_of_one_token() -> None:
     merges = [(b"a", b"b"), (b"b", b"c"), (b"ab", b"c"), (b"a", b"bc"), (b"abc", b"d")]
     tokens = [*BYTES, b"ab", b"bc", b"abc", b"abcd"]
@@ -144,7 +181,7 @@ def test_batches(threads: int) -> None:
 def test_tables_grow_and_then_stop_growing(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, compiled = both()
     rng = random.Random(4)
-    words = ["".join(rng.choices("abcdefghij", k=rng.choice((6, 12, 20)))) for _ in range(30_000)]
+    words = ["".join(rng.choices("abcdefghij", k=rng.choice((6, 12, 20, 20)))) for _ in range(40_000)]
     text = " ".join(words)
     wanted = plain.encode(text)
     assert compiled.encode(text) == wanted

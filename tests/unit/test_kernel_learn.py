@@ -98,7 +98,7 @@ def test_counts_beyond_32_bits() -> None:
 
 def test_room_is_made_while_merging(monkeypatch: pytest.MonkeyPatch) -> None:
     """Growing drops dead pairs and moves the rest; with no room to spare it happens before most merges."""
-    from legollm.kernels import learn as kernel
+    from legollm.kernels import learn_room as kernel
 
     monkeypatch.setattr(kernel, "SLACK", 0)
     dice = random.Random(2)

@@ -10,7 +10,7 @@ from legollm.tokenizers.patterns import PATTERNS
 
 pytest.importorskip("numba")
 
-from legollm.kernels import characters, scan
+from legollm.kernels import characters, scan, scan_plain
 
 HAND = [
     "",
@@ -64,7 +64,7 @@ def random_text(rng: random.Random) -> str:
 
 
 def test_every_named_pattern_is_scanned() -> None:
-    assert scan.SCANNED.keys() == PATTERNS.keys()
+    assert scan_plain.SCANNED.keys() == PATTERNS.keys()
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -90,7 +90,7 @@ def test_the_fast_scanner_equals_the_plain_one(pattern: str) -> None:
         padded = np.frombuffer(text + bytes(scan.PADDING), np.uint8)
         ends, position = [], 0
         while position < len(text):
-            position = scan.token_end(padded, position, len(text), classes, scan.SCANNED[pattern])
+            position = scan_plain.token_end(padded, position, len(text), classes, scan_plain.SCANNED[pattern])
             ends.append(position)
         pieces = scan.split(text.decode("utf-8", "surrogatepass"), pattern)
         assert [len(piece.encode("utf-8", "surrogatepass")) for piece in pieces] == np.diff([0, *ends]).tolist()
@@ -103,7 +103,9 @@ def test_what_follows_the_text_does_not_matter(pattern: str) -> None:
         found = []
         for after in (b"\0", b"s", b"1", b"\n", b" ", b"\xcc\x81"):
             padded = np.frombuffer(text + (after * scan.PADDING)[: scan.PADDING], np.uint8)
-            _, m = scan.split_batch(padded, 0, len(text), characters.character_table(), scan.SCANNED[pattern], starts)
+            _, m = scan.split_batch(
+                padded, 0, len(text), characters.character_table(), scan_plain.SCANNED[pattern], starts
+            )
             found.append(starts[: m + 1].tolist())
         assert all(one == found[0] for one in found), text
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from legollm.data import cutting, decoding
+from legollm.data import cutting, decoding, tokenising
 from legollm.data import prepare as prepare_module
 from legollm.data.loader import TokenFile
 from legollm.data.prepare import Prepared, PrepareOptions, prepare
@@ -95,6 +95,7 @@ def test_documents_in_several_pieces_are_one_in_split_and_index(
 ) -> None:
     monkeypatch.setattr(decoding, "BLOCK_BYTES", 16)
     monkeypatch.setattr(cutting, "MAX_CHARS", 20)
+    monkeypatch.setattr(tokenising, "MAX_CHARS", 50)
     texts = [f"{i:02} " * 30 for i in range(60)]
     (tmp_path / "a.txt").write_text("|".join(texts))
     read = SourceOptions(separator="|")
@@ -163,9 +164,21 @@ def test_second_call_does_nothing_until_an_input_changes(rows: Path, tmp_path: P
 
 
 def test_workers_leave_no_trace(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_module, "MAX_CHARS", 500)  # many tasks
+    monkeypatch.setattr(tokenising, "MAX_CHARS", 500)  # many tasks
     run(rows, tmp_path / "one", n_workers=1)
     run(rows, tmp_path / "two", n_workers=2)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_threads_leave_no_trace_either(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the tokenizer is compiled; pieces of both splits in one task, documents in several pieces."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr(tokenising, "MAX_CHARS", 500)
+    monkeypatch.setattr(cutting, "MAX_CHARS", 20)
+    for name, engine, n_workers in (("one", "python", 1), ("two", "kernels", 2)):
+        tokenizer = RegexBPETokenizer("gpt2", engine=engine)  # type: ignore[arg-type]
+        tokenizer.train(rows.read_text(), vocab_size=300, special_tokens=[END])
+        run(rows, tmp_path / name, tokenizer, n_workers=n_workers)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
@@ -224,7 +237,7 @@ def test_splits_without_documents_are_refused_and_no_validation_is_allowed(rows:
 
 
 def test_progress_reports_bytes_of_text(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_module, "MAX_CHARS", 500)
+    monkeypatch.setattr(tokenising, "MAX_CHARS", 500)
     seen: list[int] = []
     source = open_source(str(rows), SourceOptions())
     meta = prepare(source, byte_tokenizer(), tmp_path / "out", options=PrepareOptions(), progress=seen.append).meta
@@ -250,8 +263,8 @@ def test_long_document_is_cut_only_between_lines_that_no_pattern_joins(
     tokenizer = RegexBPETokenizer(pattern="gpt4")
     tokenizer.train(text, vocab_size=400, special_tokens=[END])
     seen: list[str] = []
-    encode_batch = tokenizer.encode_batch
-    monkeypatch.setattr(tokenizer, "encode_batch", lambda texts: seen.extend(texts) or encode_batch(texts))
+    encode = tokenizer.encode_batch_to_numpy
+    monkeypatch.setattr(tokenizer, "encode_batch_to_numpy", lambda texts: seen.extend(texts) or encode(texts))
     run(tmp_path / "a.txt", tmp_path / "out", tokenizer, val_fraction=0.0)
     assert "".join(seen) == text
     assert len(seen) > 20

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from legollm.errors import TokenizerError
-from legollm.tokenizers import UnigramTokenizer
+from legollm.tokenizers import UnigramTokenizer, unigram_lattice
 from legollm.tokenizers.pieces import frequent_characters, training_words
-from legollm.tokenizers.unigram_lattice import best_path, longest_by_first, sample_path
+from legollm.tokenizers.unigram_lattice import best_path, best_paths, edges, longest_by_first, sample_path
 from legollm.tokenizers.unigram_training import (
     Lattice,
     _shrinking,
@@ -58,6 +58,63 @@ def test_the_best_path_is_the_best_of_all() -> None:
         assert score_of(path, pieces) == best
         equals = [other for other in everything if score_of(other, pieces) == best]
         assert not word or len(path[-1]) == max(len(other[-1]) for other in equals)  # how ties are decided
+
+
+def test_the_n_best_paths_are_the_best_of_all() -> None:
+    rng = random.Random(4)
+    for _ in range(400):
+        pieces = random_pieces(rng)
+        word = "".join(rng.choices("abcd", k=rng.randrange(0, 8)))
+        n = rng.randrange(1, 12)
+        found = best_paths(word, pieces, longest_by_first(pieces), UNKNOWN, n)
+        scores = sorted((score_of(path, pieces) for path in segmentations(word, pieces)), reverse=True)
+        assert [score for score, _ in found] == scores[:n]
+        assert [score_of(path, pieces) for _, path in found] == scores[:n]
+        assert len({tuple(path) for _, path in found}) == len(found)
+        assert all("".join(path) == word for _, path in found)
+        assert found[0][1] == best_path(word, pieces, longest_by_first(pieces), UNKNOWN)
+
+
+def test_the_n_best_of_a_text_are_the_best_of_all_combinations() -> None:
+    tokenizer = UnigramTokenizer("gpt2")
+    tokenizer.train(CORPUS, vocab_size=290)
+    text = "the cat, héhe"
+    found = tokenizer.n_best(text, 40)
+    everything = tokenizer.n_best(text, 1_000_000)
+    assert len(everything) < 1_000_000
+    assert found == everything[:40]
+    assert found[0][0] == tokenizer.encode(text)
+    assert len({tuple(ids) for ids, _ in everything}) == len(everything)
+    assert {tokenizer.decode(ids) for ids, _ in everything} == {text}
+    assert [score for _, score in everything] == sorted((score for _, score in everything), reverse=True)
+    scores = tokenizer.scores
+    whole = tokenizer.n_best("the cat", 3)
+    assert all(score == pytest.approx(sum(scores[i] for i in ids)) for ids, score in whole)
+    with pytest.raises(TokenizerError, match="0 segmentations found"):
+        tokenizer.n_best(text, 0)
+
+
+def test_edges_of_long_words_are_those_of_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(9)
+    words = ["".join(rng.choices("abcd", k=20)) * 50 + "".join(rng.choices("abcd", k=7)) for _ in range(100)]
+    cases = [(word, random_pieces(rng)) for word in words]
+    plain = [list(edges(word, pieces, longest_by_first(pieces), UNKNOWN)) for word, pieces in cases]
+    monkeypatch.setattr(unigram_lattice, "LONG", 100)
+    monkeypatch.setattr(unigram_lattice, "MAX_WINDOWS", 5)
+    looked_up = 0
+
+    class Counting(dict[str, float]):
+        def __contains__(self, piece: object) -> bool:
+            nonlocal looked_up
+            looked_up += 1
+            return super().__contains__(piece)
+
+    for (word, pieces), expected in zip(cases, plain, strict=True):
+        assert list(edges(word, Counting(pieces), longest_by_first(pieces), UNKNOWN)) == expected
+    monkeypatch.setattr(unigram_lattice, "MAX_WINDOWS", 1 << 16)
+    looked_up = 0
+    assert len(list(edges("a" * 10_000, Counting(a=0.0, aaa=0.0), {"a": 3}, UNKNOWN))) == 19_998
+    assert looked_up < 30
 
 
 def test_samples_have_the_probability_that_the_model_gives_them() -> None:

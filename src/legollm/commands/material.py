@@ -2,7 +2,6 @@
 
 import difflib
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,10 +10,12 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from legollm.data.chat import SPECIAL_TOKENS
+from legollm.data.cutting import cut_pieces, cut_rule_of
+from legollm.data.documents import BadRows
 from legollm.data.loader import TokenFile, WindowBatches, validation_batches
 from legollm.data.prepare import PrepareOptions, prepare
 from legollm.data.readers import SourceOptions
-from legollm.data.sources import Source, documents, open_source
+from legollm.data.sources import FileSource, Source, Split, WorldSource, open_source
 from legollm.data.split import SplitRule
 from legollm.device import seed_of
 from legollm.errors import ConfigError
@@ -29,6 +30,7 @@ from legollm.tokenizers import (
     UnigramTokenizer,
     load_tokenizer,
 )
+from legollm.tokenizers.fast import cores
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class DataConfig:
     val_fraction: float = 0.1
     """Share of the corpus that is kept for validation."""
     n_workers: int | None = None
-    """Processes that tokenise; null takes one per core where the text is large."""
+    """Processes or threads that tokenise; null takes one per core where the text is large."""
     read: SourceOptions = field(default_factory=SourceOptions)
 
     def __post_init__(self) -> None:
@@ -121,8 +123,14 @@ def workers(data: DataConfig, source: Source) -> int:
     """Starting processes costs seconds: worth it for large files only."""
     if data.n_workers:
         return data.n_workers
-    size = Path(data.source).stat().st_size if Path(data.source).is_file() else data.read.world_bytes
-    return os.cpu_count() or 1 if size > 50_000_000 else 1
+    return cores() if size_of(source) > 50_000_000 else 1
+
+
+def size_of(source: Source) -> int:
+    """The bytes of a source, about: those of its files, or what is to be generated."""
+    if isinstance(source, FileSource):
+        return sum(path.stat().st_size for path in source.files.values())
+    return source.options.world_bytes if isinstance(source, WorldSource) else 0
 
 
 def get_tokenizer(cfg: TokenizerConfig, source: Source, path: Path) -> Tokenizer:
@@ -131,19 +139,30 @@ def get_tokenizer(cfg: TokenizerConfig, source: Source, path: Path) -> Tokenizer
         return load_tokenizer(Path(cfg.kind))
     if path.exists():
         return load_tokenizer(path)
-    trained = train_tokenizer(cfg, training_texts(source))
+    trained = train_tokenizer(cfg, training_texts(source, cfg, "train" if source.splits else None))
     path.parent.mkdir(parents=True, exist_ok=True)
     trained.save(path)
     return trained
 
 
-def training_texts(source: Source) -> Iterator[str]:
-    """The documents of a source, without those that it keeps for validation itself."""
-    return (document.text for document in documents(source, "train" if source.splits else None))
+def training_texts(source: Source, cfg: TokenizerConfig, split: Split | None = None) -> Iterator[str]:
+    """The text of a source, or of one of its own splits, in pieces that a tokenizer learns the same from as from all.
+
+    Where nothing tells how text may be cut, as with a pattern of one's own, each piece is a whole document.
+    """
+    pieces = source.pieces(BadRows(source.on_bad_row), split)
+    rule = cut_rule_of(cfg.kind, None if cfg.kind == "naive_bpe" else cfg.pattern)
+    whole: Split = "train"  # pieces are cut the same way in either split
+    return (piece.text for _, piece in cut_pieces(((whole, piece) for piece in pieces), rule))
 
 
-def train_tokenizer(cfg: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
-    """A new tokenizer of `cfg.kind` that has learned from the first train_bytes of `texts`."""
+def train_tokenizer(
+    cfg: TokenizerConfig, texts: Iterable[str], *, progress: Callable[[int, int], None] | None = None
+) -> Tokenizer:
+    """A new tokenizer of `cfg.kind` that has learned from the first train_bytes of `texts`.
+
+    progress: called while it learns, after all texts are read, with what is done and what there is to do.
+    """
     some = first_bytes(texts, cfg.train_bytes)
     tokenizer: TrainableTokenizer = (
         CUT_BY_PATTERN[cfg.kind](cfg.pattern) if cfg.kind in CUT_BY_PATTERN else TOKENIZERS[cfg.kind]()
@@ -151,7 +170,7 @@ def train_tokenizer(cfg: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     if isinstance(tokenizer, ByteTokenizer | CharTokenizer):  # one id per byte or character, neither more nor fewer
         tokenizer.train(some)
     else:
-        tokenizer.train(some, vocab_size=cfg.vocab_size, special_tokens=list(SPECIAL_TOKENS))
+        tokenizer.train(some, vocab_size=cfg.vocab_size, special_tokens=list(SPECIAL_TOKENS), progress=progress)
     return tokenizer
 
 

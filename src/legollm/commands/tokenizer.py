@@ -2,14 +2,17 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from legollm.commands.material import DataConfig, TokenizerConfig, train_tokenizer
+from legollm.commands.material import DataConfig, TokenizerConfig, size_of, train_tokenizer, training_texts
+from legollm.commands.tokenizer_progress import bars
 from legollm.commands.tokenizer_view import print_pieces
 from legollm.config import Resolved
-from legollm.data.sources import documents, open_source
+from legollm.data.sources import open_source
 from legollm.errors import ConfigError
 from legollm.tokenizers import TOKENIZERS, load_tokenizer
 
@@ -32,11 +35,27 @@ def train(run: Resolved[TrainRun]) -> None:
     if cfg.tokenizer.kind not in TOKENIZERS:
         raise ConfigError(f"tokenizer.kind: to train is one of {', '.join(TOKENIZERS)}; found {cfg.tokenizer.kind!r}")
     source = open_source(cfg.data.source, cfg.data.read)
-    tokenizer = train_tokenizer(cfg.tokenizer, (document.text for document in documents(source)))
+    texts = training_texts(source, cfg.tokenizer)
+    total = min(size_of(source), cfg.tokenizer.train_bytes)
+    with bars() as show:
+        counted = with_sizes(texts, lambda done: show("reading", done, total))
+        tokenizer = train_tokenizer(cfg.tokenizer, counted, progress=partial(show, "learning"))
     cfg.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(cfg.out)
     specials = ", ".join(tokenizer.special_tokens) or "none"
     print(f"{cfg.out}: {tokenizer.kind}, {tokenizer.vocab_size:,} ids, special tokens: {specials}")
+    if size_of(source) > cfg.tokenizer.train_bytes:
+        n_bytes = f"{cfg.tokenizer.train_bytes:,} of {size_of(source):,} bytes"
+        print(f"  learned from the first {n_bytes}; tokenizer.train_bytes=N for more")
+
+
+def with_sizes(texts: Iterable[str], show: Callable[[int], None]) -> Iterator[str]:
+    """The texts; tells how many bytes have gone by."""
+    done = 0
+    for text in texts:
+        yield text
+        done += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        show(done)
 
 
 @dataclass(frozen=True, kw_only=True)

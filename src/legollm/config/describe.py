@@ -89,7 +89,7 @@ def plain(value: Any) -> Any:
 
 def describe_value(value: Any) -> str:
     """One value as YAML writes it, in one line."""
-    return dump(plain(value), flow=True).removesuffix("...\n").strip()
+    return dump(plain(value), flow=True).removesuffix("...\n").rstrip("\n")
 
 
 def dump(value: Any, *, flow: bool) -> str:

@@ -23,14 +23,20 @@ MAX_CHARS = 1 << 19
 
 CutRule = Literal["anywhere", "line", "nowhere"]
 
+CUT_BY_PATTERN = ("bpe", "naive_bpe", "char_bpe", "unigram")
+
 
 def cut_rule(tokenizer: Tokenizer, saved: Path) -> CutRule:
     """Where text may be cut without changing its tokens; `saved` is the tokenizer's own file."""
-    if tokenizer.kind in ("byte", "char"):
+    by_pattern = tokenizer.kind in CUT_BY_PATTERN
+    return cut_rule_of(tokenizer.kind, json.loads(saved.read_bytes())["pattern"] if by_pattern else None)
+
+
+def cut_rule_of(kind: str, pattern: str | None) -> CutRule:
+    """The same by the kind of tokenizer and the regular expression, or the name of one, that it cuts by."""
+    if kind in ("byte", "char"):
         return "anywhere"
-    if tokenizer.kind == "word":
-        return "line"
-    if tokenizer.kind in ("bpe", "naive_bpe") and json.loads(saved.read_bytes())["pattern"] in PATTERNS.values():
+    if kind == "word" or (kind in CUT_BY_PATTERN and (pattern in PATTERNS or pattern in PATTERNS.values())):
         return "line"
     return "nowhere"
 

@@ -12,31 +12,25 @@ many processes work on them; a folder without meta.json is unfinished.
 import hashlib
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from legollm.data.cutting import MAX_CHARS, cut_pieces, cut_rule
-from legollm.data.documents import BadRows, Piece
-from legollm.data.loader import FORMAT, FORMAT_VERSION, Ids
+from legollm.data.cutting import cut_pieces, cut_rule
+from legollm.data.documents import BadRows
+from legollm.data.loader import FORMAT, FORMAT_VERSION
 from legollm.data.sources import Source, Split
 from legollm.data.split import SplitPlan, SplitRule, plan_split, split_pieces
-from legollm.errors import ConfigError, DataError, TokenizerError
+from legollm.data.tokenising import Encoded, Task, id_type, tasks, tokenised
+from legollm.errors import ConfigError
 from legollm.interfaces import Tokenizer
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 END_OF_TEXT = "<|endoftext|>"
-TASKS_AHEAD = 2
-"""Tasks in flight for each worker: one it works on, one that waits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +44,7 @@ class PrepareOptions:
     seed: int = 0
     """Another seed puts other documents into validation (hash only)."""
     n_workers: int = 1
-    """Processes that tokenise; 1 works in this one."""
+    """Processes that tokenise, or threads where the tokenizer is compiled; 1 works in this one."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
@@ -105,7 +99,7 @@ def prepare(
         "format_version": FORMAT_VERSION,
         **inputs,
         "rule": plan.rule,
-        "dtype": _dtype(tokenizer).name,
+        "dtype": id_type(tokenizer).name,
         "splits": counts,
         "bad_rows": asdict(bad_rows),
         "stamp": stamp,
@@ -146,34 +140,40 @@ def _finished(folder: Path, stamp: str) -> dict[str, Any] | None:
     return meta
 
 
-def _dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
-    return np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
-
-
 class _SplitWriter:
     """One split on its way to disk: ids, document starts and counts."""
 
     def __init__(self, folder: Path, split: Split, separator: Sequence[int], files: ExitStack) -> None:
         self.paths = {folder / f".tmp-{split}.{kind}": folder / f"{split}.{kind}" for kind in ("bin", "idx")}
         self.bin, self.idx = (files.enter_context(path.open("wb")) for path in self.paths)
+        self.split = split
         self.separator = separator
         self.hash = hashlib.sha256()
         self.in_document = False
         self.counts = {"n_tokens": 0, "n_bytes": 0, "n_chars": 0, "n_documents": 0}
 
-    def write(self, piece: Piece, ids: Ids) -> None:
-        if not self.in_document:
-            self.idx.write(np.array(self.counts["n_tokens"], "<u8").tobytes())
-            self.counts["n_documents"] += 1
-        if piece.ends:
-            ids = np.append(ids, np.array(self.separator, ids.dtype))
-        self.in_document = not piece.ends
-        data = ids.tobytes()
-        self.bin.write(data)
-        self.hash.update(data)
+    def write(self, task: Task, encoded: Encoded) -> None:
+        """Those pieces of a task that are of this split."""
+        mine = np.array([split == self.split for split, _ in task])
+        lengths = np.diff(encoded.offsets)
+        ids = encoded.ids if mine.all() else encoded.ids[np.repeat(mine, lengths)]
+        pieces = [piece for split, piece in task if split == self.split]
+        if not pieces:
+            return
+        ends = np.array([piece.ends for piece in pieces])
+        begins = np.append(not self.in_document, ends[:-1])
+        offsets = np.cumsum(np.append(0, lengths[mine]))
+        if self.separator:
+            ids = np.insert(ids, np.repeat(offsets[1:][ends], len(self.separator)), np.tile(self.separator, ends.sum()))
+            offsets += len(self.separator) * np.cumsum(np.append(0, ends))
+        self.idx.write((self.counts["n_tokens"] + offsets[:-1][begins]).astype("<u8").tobytes())
+        self.bin.write(ids.data)
+        self.hash.update(ids.data)
+        self.in_document = not pieces[-1].ends
         self.counts["n_tokens"] += len(ids)
-        self.counts["n_bytes"] += len(piece.text.encode("utf-8"))
-        self.counts["n_chars"] += len(piece.text)
+        self.counts["n_bytes"] += int(encoded.n_bytes[mine].sum())
+        self.counts["n_chars"] += sum(len(piece.text) for piece in pieces)
+        self.counts["n_documents"] += int(begins.sum())
 
     def sync(self) -> None:
         for file in (self.bin, self.idx):
@@ -195,9 +195,9 @@ def _write_splits(
     parts = cut_pieces(split_pieces(source, plan, bad_rows), cut_rule(tokenizer, folder / "tokenizer.json"))
     with ExitStack() as files:
         writers = {split: _SplitWriter(folder, split, separator, files) for split in SPLITS}
-        for task, arrays in _tokenised(_tasks(parts), tokenizer, folder / "tokenizer.json", n_workers):
-            for (split, piece), ids in zip(task, arrays, strict=True):
-                writers[split].write(piece, ids)
+        for task, encoded in tokenised(tasks(parts), tokenizer, folder / "tokenizer.json", n_workers):
+            for writer in writers.values():
+                writer.write(task, encoded)
             if progress is not None:
                 progress(sum(writer.counts["n_bytes"] for writer in writers.values()))
         for writer in writers.values():
@@ -206,80 +206,6 @@ def _write_splits(
         for temporary, final in writer.paths.items():
             temporary.replace(final)
     return {split: {**writer.counts, "sha256": writer.hash.hexdigest()} for split, writer in writers.items()}
-
-
-Task = list[tuple[Split, Piece]]
-
-
-def _tasks(parts: Iterator[tuple[Split, Piece]]) -> Iterator[Task]:
-    """Pieces put together until there is enough text for a trip to a worker."""
-    task: Task = []
-    n_chars = 0
-    for part in parts:
-        task.append(part)
-        n_chars += len(part[1].text)
-        if n_chars >= MAX_CHARS:
-            yield task
-            task, n_chars = [], 0
-    if task:
-        yield task
-
-
-def _tokenised(
-    tasks: Iterator[Task], tokenizer: Tokenizer, saved: Path, n_workers: int
-) -> Iterator[tuple[Task, list[Ids]]]:
-    """The ids of each piece, tasks in their order whoever did them.
-
-    saved: where the other processes find the tokenizer.
-    """
-    if n_workers == 1:
-        for task in tasks:
-            yield task, _result(task, tokenizer, partial(_encode, tokenizer, _texts(task)))
-        return
-    waiting: deque[tuple[Task, Future[list[Ids]]]] = deque()
-    # spawn on every system: a forked copy of a process in which torch has started threads may hang
-    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
-        for task in tasks:
-            waiting.append((task, pool.submit(_encode_in_worker, type(tokenizer), saved, _texts(task))))
-            if len(waiting) >= TASKS_AHEAD * n_workers:
-                done, future = waiting.popleft()
-                yield done, _result(done, tokenizer, future.result)
-        for done, future in waiting:
-            yield done, _result(done, tokenizer, future.result)
-
-
-def _texts(task: Task) -> list[str]:
-    return [piece.text for _, piece in task]
-
-
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[Ids]:
-    dtype = _dtype(tokenizer)
-    return [np.array(ids, dtype) for ids in tokenizer.encode_batch(texts)]
-
-
-def _encode_in_worker(kind: type[Tokenizer], saved: Path, texts: list[str]) -> list[Ids]:
-    return _encode(_loaded(kind, saved), texts)
-
-
-@cache
-def _loaded(kind: type[Tokenizer], saved: Path) -> Tokenizer:
-    return kind.load(saved)  # once per process
-
-
-def _result(task: Task, tokenizer: Tokenizer, compute: Callable[[], list[Ids]]) -> list[Ids]:
-    """The ids of a task, or an error that names the piece."""
-    try:
-        return compute()
-    except BrokenProcessPool as error:
-        hint = "probably for want of memory; use a smaller n_workers"
-        raise DataError(f"{task[0][1].where}: a process that tokenises was ended, {hint}") from error
-    except TokenizerError:
-        for _, piece in task:
-            try:
-                tokenizer.encode(piece.text)
-            except TokenizerError as error:
-                raise DataError(f"{piece.where}: {error}") from error
-        raise
 
 
 def _put(path: Path, data: bytes) -> None:

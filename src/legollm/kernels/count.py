@@ -178,7 +178,7 @@ class WordCounter:
     """Counts the pre-tokens of any number of texts, for one thread at a time."""
 
     def __init__(self, pattern: int) -> None:
-        """pattern: a number from legollm.kernels.scan.SCANNED."""
+        """pattern: a number from legollm.kernels.scan_plain.SCANNED."""
         self._pattern = pattern
         self._table = _new_table(1 << 14, 1 << 16)
 

@@ -22,12 +22,12 @@ from legollm.kernels.machine import (
     put,
     shift_right,
 )
-from legollm.kernels.merging import LONG, RULES, Rules, merge_long, merge_short
+from legollm.kernels.merging import LONGEST, merge_many, merge_word
+from legollm.kernels.rules import RULES, Rules
 from legollm.kernels.scan import STARTS, split_batch
 from legollm.kernels.words import (
     BUCKET,
     LONG_WORDS,
-    LONGEST,
     MEMORY,
     POOL,
     SHORT,
@@ -66,18 +66,15 @@ def encode_word(
         slot = find_short(memory.short, low, high, bucket)
         if at(memory.short, slot + 1) != 0:
             return recall_short(memory.short, memory.pool, slot, out, n_out)
-        count = merge_short(rules, text, start, n, memory.scratch, out, n_out)
+        count = merge_word(rules, text, start, n, memory.scratch, out, n_out)
         remember_short(memory, slot, low, high, out, n_out, count)
         return count
     if n > LONGEST:
-        return merge_long(rules, text, start, n, out, n_out)
+        return merge_many(rules, text, start, n, out, n_out)
     slot = find_long(memory, text, start, n, high)
     if at(memory.long, slot + 1) != 0:
         return recall_long(memory, slot, out, n_out)
-    if n <= LONG:
-        count = merge_short(rules, text, start, n, memory.scratch, out, n_out)
-    else:
-        count = merge_long(rules, text, start, n, out, n_out)
+    count = merge_word(rules, text, start, n, memory.scratch, out, n_out)
     remember_long(memory, slot, high, text, start, n, out, n_out, count)
     return count
 
@@ -184,6 +181,19 @@ def encode_texts(
     return i, position, n_out
 
 
+@kernel(I64(TEXT, I64, I64))
+def is_word(text: Array, start: int, n: int) -> int:
+    """Whether a token has whole characters only, one or more: no text is cut within one."""
+    end = start + n
+    missing = 0
+    for i in range(start, end):
+        byte = at(text, i)
+        if (byte & 0xC0 == 0x80) != (missing > 0):
+            return 0
+        missing = missing - 1 if missing else (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)
+    return 1 if n > 0 and missing == 0 else 0
+
+
 @kernel(NOTHING(RULES, MEMORY, TEXT, I64S, I32S, I64, I32S))
 def learn_tokens(rules: Rules, memory: Memory, text: Array, offsets: Array, ids: Array, whole: int, out: Array) -> None:
     """Remember the tokens of the vocabulary, token i being text[offsets[i] : offsets[i + 1]], as the words they are.
@@ -195,12 +205,12 @@ def learn_tokens(rules: Rules, memory: Memory, text: Array, offsets: Array, ids:
         start = at(offsets, i)
         n = at(offsets, i + 1) - start
         put(out, 0, at(ids, i))
-        if n == 0:
-            continue  # no word is empty
+        if not is_word(text, start, n):
+            continue
         if n <= SHORT:
             low, high = short_key(text, start, n)
             slot = find_short(memory.short, low, high, shift_right(hash_short(low, high), shift))
-            count = 1 if whole else merge_short(rules, text, start, n, memory.scratch, out, 0)
+            count = 1 if whole else merge_word(rules, text, start, n, memory.scratch, out, 0)
             remember_short(memory, slot, low, high, out, 0, count)
         elif whole:
             mixed = hash_long(text, start, n)

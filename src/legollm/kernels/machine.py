@@ -195,6 +195,12 @@ def leading_zeros(_: Any, bits: Any) -> Any:
 
 
 @_intrinsic
+def count_ones(_: Any, bits: Any) -> Any:
+    """How many bits are set."""
+    return I64(I64), _code(lambda builder, value: builder.ctpop(value))
+
+
+@_intrinsic
 def shift_right(_: Any, bits: Any, count: Any) -> Any:
     """The bits moved `count` < 64 places down, zeros from above; Python's >> would copy the sign."""
     return I64(I64, I64), _code(lambda builder, value, places: builder.lshr(value, places))
@@ -255,16 +261,51 @@ byte_classes: Callable[..., Any] = _byte_classes
 
 
 @_intrinsic
-def smallest16(_: Any, array: Any, index: Any) -> Any:
-    """The smallest of the 16 values of an int32 array from `index` on."""
+def replace16(_: Any, array: Any, index: Any, a: Any, at_a: Any, b: Any, at_b: Any, c: Any, at_c: Any) -> Any:
+    """Of the 16 values of an int32 array from `index` on, replace those at places a, b and c; returns the smallest.
+
+    A place counts from `index` and may be none of the 16. Read and written as a whole: a processor waits long to read
+    many values of which it has just written one.
+    """
     vector = ir.VectorType(_INT, 16)
 
-    def build(builder: Any, address: Any, where: Any) -> Any:
+    def build(builder: Any, address: Any, where: Any, *places_and_values: Any) -> Any:
         start = builder.gep(address, [where], inbounds=True)
-        value = builder.load(builder.bitcast(start, vector.as_pointer()), align=4)
+        start = builder.bitcast(start, vector.as_pointer())
+        value = builder.load(start, align=4)
+
+        def each(number: Any) -> Any:
+            narrow = builder.trunc(number, _INT)
+            first = builder.insert_element(ir.Constant(vector, ir.Undefined), narrow, ir.Constant(_INT, 0))
+            return builder.shuffle_vector(first, first, ir.Constant(vector, [0] * 16))
+
+        numbers = ir.Constant(vector, list(range(16)))
+        for place, new in zip(places_and_values[::2], places_and_values[1::2], strict=True):
+            value = builder.select(builder.icmp_signed("==", numbers, each(place)), each(new), value)
+        builder.store(value, start, align=4)
         return builder.sext(_call(builder, "llvm.vector.reduce.smin.v16i32", _INT, [value]), _LONG)
 
-    return I64(array, I64), _code(build)
+    return I64(array, *(I64,) * 7), _code(build)
+
+
+@_intrinsic
+def find8(_: Any, array: Any, index: Any, key: Any, places: Any) -> Any:
+    """Which of the 8 values of an int64 array from `index` on is `key` once it is moved `places` bits down; or 64."""
+    vector = ir.VectorType(_LONG, 8)
+
+    def build(builder: Any, address: Any, where: Any, wanted: Any, count: Any) -> Any:
+        start = builder.gep(address, [where], inbounds=True)
+        value = builder.load(builder.bitcast(start, vector.as_pointer()), align=8)
+
+        def each(number: Any) -> Any:
+            first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(_INT, 0))
+            return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INT, 8), [0] * 8))
+
+        equal = builder.icmp_unsigned("==", builder.lshr(value, each(count)), each(wanted))
+        found = builder.zext(builder.bitcast(equal, _BYTE), _LONG)
+        return builder.cttz(found, ir.Constant(_BIT, 0))
+
+    return I64(array, I64, I64, I64), _code(build)
 
 
 @_intrinsic

@@ -3,8 +3,6 @@
 Its definition is `legollm.tokenizers.apply_merges`. Sennrich, Haddow and Birch 2016, arXiv:1508.07909.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from legollm.kernels.machine import (
@@ -18,145 +16,71 @@ from legollm.kernels.machine import (
     kernel,
     out_of_line,
     put,
-    record,
-    shift_right,
-    smallest16,
-    wrap_multiply,
+    replace16,
 )
+from legollm.kernels.rules import NEVER, NO_ID, RULES, Rules, rank_of, read_pieces
 
-ID_BITS = 21
-"""An entry of the pair table is left id, right id and rank, with so many bits each."""
-MOST_IDS = 1 << ID_BITS
-NONE = -1
-"""No such pair; in the pair table, an empty entry."""
-FILTER_BITS = 20
-"""A bit for each value of so many bits of a pair's hash: most pairs that are no merge end there, near the processor."""
-LONG = 64
-"""Longer words are merged with a heap, shorter ones by looking through all pairs, 16 at a time."""
-NEVER = 0x7FFFFFFF
-_IDS, _AFTER, _BEFORE = LONG, 2 * LONG, 3 * LONG
-"""Where scratch holds the id at each position, and the next and last position that is not merged away. What waits at
-each position comes first, because it is read 16 values at a time."""
-SCRATCH = 4 * LONG
+FEW = 64
+"""Pieces that are merged by looking through all pairs, 16 at a time; more are merged with a heap."""
+LONGEST = 4096
+"""Bytes of a word whose pieces have room in scratch."""
+_WAITING = 0
+_AFTER = _WAITING + FEW
+_BEFORE = _AFTER + FEW
+_IDS = _BEFORE + FEW + 2
+"""Where scratch holds, for each piece of a word, the merge with the next one that waits, the next and the last piece
+that is not merged away, and the id. Before and after the ids is room for NO_ID and after `before` for one piece more,
+so that the ends of a word need no question."""
+SCRATCH = _IDS + LONGEST + 2
 _POSITION_BITS = 6
 _POSITION = (1 << _POSITION_BITS) - 1
-_K = -7046029254386353131
 _GONE = -1
+_NOWHERE = -1
 
 
-class Rules(NamedTuple):
-    """The merges of a vocabulary."""
-
-    pairs: Array
-    """int64, open addressing with some entries to spare at the end instead of going round."""
-    likely: Array
-    """int64, the bits of the filter."""
-    byte_pairs: Array
-    """int32, 65536: rank of the merge of two bytes, or NONE."""
-    byte_ids: Array
-    """int32, 256."""
-    products: Array
-    """int32: rank -> id of the merged token."""
-    shift: int
-    """How far to move a pair's hash down for its place in `pairs`."""
+@kernel(I64(I64S, I64, I64, I64, I64))
+def waiting(pairs: Array, shift: int, left: int, right: int, position: int) -> int:
+    """A possible merge as one number, of which the least comes first: rank, then position; NEVER if there is none."""
+    rank = rank_of(pairs, shift, left, right)
+    return rank << _POSITION_BITS | position if rank != NEVER else NEVER
 
 
-RULES = record([I64S, I64S, I32S, I32S, I32S, I64], Rules)
-
-
-@kernel(I64(I64S, I64S, I64, I64, I64))
-def rank_of(pairs: Array, likely: Array, shift: int, left: int, right: int) -> int:
-    """The rank of the merge of two ids, or NONE; the first three are parts of `Rules`."""
-    key = left << ID_BITS | right
-    mixed = wrap_multiply(key, _K)
-    bit = shift_right(mixed, 64 - FILTER_BITS)
-    if not shift_right(at(likely, bit >> 6), bit & 63) & 1:
-        return NONE
-    place = shift_right(mixed, shift)
-    while True:
-        entry = at(pairs, place)
-        if shift_right(entry, ID_BITS) == key:
-            return entry & (MOST_IDS - 1)
-        if entry == NONE:
-            return NONE
-        place += 1
-
-
-@kernel(I64(RULES, I32S, I32S))
-def fill_rules(rules: Rules, lefts: Array, rights: Array) -> int:
-    """Enter the merges of lefts[rank] and rights[rank] into empty tables; 0 if `pairs` has too few spare entries."""
-    out_of_line()
-    pairs, likely, shift = rules.pairs, rules.likely, rules.shift
-    for rank in range(len(lefts)):
-        key = at(lefts, rank) << ID_BITS | at(rights, rank)
-        mixed = wrap_multiply(key, _K)
-        bit = shift_right(mixed, 64 - FILTER_BITS)
-        put(likely, bit >> 6, at(likely, bit >> 6) | 1 << (bit & 63))
-        place = shift_right(mixed, shift)
-        while at(pairs, place) != NONE:
-            place += 1
-        if place >= len(pairs) - 1:  # the last entry stays empty: every search ends
-            return 0
-        put(pairs, place, key << ID_BITS | rank)
-    for a in range(256):
-        for b in range(256):
-            put(
-                rules.byte_pairs,
-                a << 8 | b,
-                rank_of(pairs, likely, shift, at(rules.byte_ids, a), at(rules.byte_ids, b)),
-            )
-    return 1
-
-
-@kernel(I64(I32S, I64))
-def smallest(values: Array, n: int) -> int:
-    """The smallest of the first n values; those up to the next multiple of 16 must be NEVER."""
-    least = smallest16(values, 0)
+@kernel(I64(I32S, I64, I64, I64, I64, I64, I64, I64))
+def replace(scratch: Array, n: int, a: int, at_a: int, b: int, at_b: int, c: int, at_c: int) -> int:
+    """Replace what waits at the positions a, b and c; returns the least of all n, up to the next multiple of 16."""
+    least = replace16(scratch, _WAITING, a, at_a, b, at_b, c, at_c)
     for i in range(16, n, 16):
-        other = smallest16(values, i)
+        other = replace16(scratch, _WAITING + i, a - i, at_a, b - i, at_b, c - i, at_c)
         least = other if other < least else least
     return least
 
 
-@kernel(I64(I64S, I64S, I64, I64, I64, I64))
-def waiting(pairs: Array, likely: Array, shift: int, left: int, right: int, position: int) -> int:
-    """A possible merge as one number, of which the least comes first: rank, then position; NEVER if there is none."""
-    rank = rank_of(pairs, likely, shift, left, right)
-    return rank << _POSITION_BITS | position if rank != NONE else NEVER
-
-
-@kernel(I64(RULES, TEXT, I64, I64, I32S, I32S, I64))
-def merge_short(rules: Rules, text: Array, start: int, n: int, scratch: Array, out: Array, n_out: int) -> int:
-    """The ids of the n <= LONG bytes at `start` to out[n_out:]; returns their number."""
+@kernel(I64(RULES, I64, I32S, I32S, I64))
+def merge_few(rules: Rules, n: int, scratch: Array, out: Array, n_out: int) -> int:
+    """The ids that the first n <= FEW pieces in scratch become to out[n_out:]; returns their number."""
     out_of_line()
-    pairs, likely, shift, products = rules.pairs, rules.likely, rules.shift, rules.products
-    byte_ids, byte_pairs = rules.byte_ids, rules.byte_pairs
+    pairs, shift, products = rules.pairs, rules.shift, rules.products
+    put(scratch, _IDS - 1, NO_ID)
+    put(scratch, _IDS + n, NO_ID)
     for i in range(n):
-        put(scratch, _IDS + i, at(byte_ids, at(text, start + i)))
+        put(scratch, _WAITING + i, waiting(pairs, shift, at(scratch, _IDS + i), at(scratch, _IDS + i + 1), i))
         put(scratch, _AFTER + i, i + 1)
         put(scratch, _BEFORE + i, i - 1)
-    for i in range(n - 1):
-        rank = at(byte_pairs, at(text, start + i) << 8 | at(text, start + i + 1))
-        put(scratch, i, rank << _POSITION_BITS | i if rank != NONE else NEVER)
-    for i in range(n - 1, (n + 15) & ~15):
-        put(scratch, i, NEVER)
-    while True:
-        least = smallest(scratch, n)
-        if least == NEVER:
-            break
+    for i in range(n, (n + 15) & ~15):
+        put(scratch, _WAITING + i, NEVER)
+    least = replace(scratch, n, _NOWHERE, 0, _NOWHERE, 0, _NOWHERE, 0)
+    while least != NEVER:
         i = least & _POSITION
         merged = at(products, least >> _POSITION_BITS)
         j = at(scratch, _AFTER + i)
         k = at(scratch, _AFTER + j)
+        h = at(scratch, _BEFORE + i)
         put(scratch, _IDS + i, merged)
         put(scratch, _AFTER + i, k)
-        put(scratch, j, NEVER)
-        put(scratch, i, waiting(pairs, likely, shift, merged, at(scratch, _IDS + k), i) if k < n else NEVER)
-        if k < n:
-            put(scratch, _BEFORE + k, i)
-        h = at(scratch, _BEFORE + i)
-        if h >= 0:
-            put(scratch, h, waiting(pairs, likely, shift, at(scratch, _IDS + h), merged, h))
+        put(scratch, _BEFORE + k, i)
+        right = waiting(pairs, shift, merged, at(scratch, _IDS + k), i)
+        left = waiting(pairs, shift, at(scratch, _IDS + h), merged, h)
+        least = replace(scratch, n, i, right, h, left, j, NEVER)
     count = 0
     i = 0
     while i < n:
@@ -197,22 +121,22 @@ def drop_least(heap: Array, n: int) -> None:
 
 
 @kernel(I64(RULES, TEXT, I64, I64, I32S, I64))
-def merge_long(rules: Rules, text: Array, start: int, n: int, out: Array, n_out: int) -> int:
-    """As merge_short for any number of bytes: the waiting merges are in a heap, so it takes n log n steps."""
+def merge_many(rules: Rules, text: Array, start: int, n: int, out: Array, n_out: int) -> int:
+    """The same for any number of bytes: the waiting merges are in a heap, so it takes n log n steps."""
     out_of_line()
-    pairs, likely, shift, products = rules.pairs, rules.likely, rules.shift, rules.products
-    ids = np.empty(n, np.int32)
+    pairs, shift, products = rules.pairs, rules.shift, rules.products
+    ids = np.empty(n + 1, np.int32)  # one to spare for `read_pieces`
+    n = read_pieces(rules, text, start, n, ids, 0)
     after = np.empty(n, np.int32)
     before = np.empty(n, np.int32)
     heap = np.empty(3 * n, np.int64)  # a merge adds two at most, and there are fewer than n merges
     held = 0
     for i in range(n):
-        put(ids, i, at(rules.byte_ids, at(text, start + i)))
         put(after, i, i + 1)
         put(before, i, i - 1)
     for i in range(n - 1):
-        rank = rank_of(pairs, likely, shift, at(ids, i), at(ids, i + 1))
-        if rank != NONE:
+        rank = rank_of(pairs, shift, at(ids, i), at(ids, i + 1))
+        if rank != NEVER:
             push(heap, held, rank << 32 | i)
             held += 1
     while held > 0:
@@ -221,7 +145,7 @@ def merge_long(rules: Rules, text: Array, start: int, n: int, out: Array, n_out:
         held -= 1
         i = least & 0xFFFFFFFF
         j = at(after, i)
-        if at(ids, i) == _GONE or j >= n or rank_of(pairs, likely, shift, at(ids, i), at(ids, j)) != least >> 32:
+        if at(ids, i) == _GONE or j >= n or rank_of(pairs, shift, at(ids, i), at(ids, j)) != least >> 32:
             continue  # a neighbour was merged since this entry was made
         merged = at(products, least >> 32)
         put(ids, i, merged)
@@ -230,14 +154,14 @@ def merge_long(rules: Rules, text: Array, start: int, n: int, out: Array, n_out:
         put(after, i, k)
         if k < n:
             put(before, k, i)
-            rank = rank_of(pairs, likely, shift, merged, at(ids, k))
-            if rank != NONE:
+            rank = rank_of(pairs, shift, merged, at(ids, k))
+            if rank != NEVER:
                 push(heap, held, rank << 32 | i)
                 held += 1
         h = at(before, i)
         if h >= 0:
-            rank = rank_of(pairs, likely, shift, at(ids, h), merged)
-            if rank != NONE:
+            rank = rank_of(pairs, shift, at(ids, h), merged)
+            if rank != NEVER:
                 push(heap, held, rank << 32 | h)
                 held += 1
     count = 0
@@ -247,3 +171,13 @@ def merge_long(rules: Rules, text: Array, start: int, n: int, out: Array, n_out:
         count += 1
         i = at(after, i)
     return count
+
+
+@kernel(I64(RULES, TEXT, I64, I64, I32S, I32S, I64))
+def merge_word(rules: Rules, text: Array, start: int, n: int, scratch: Array, out: Array, n_out: int) -> int:
+    """The ids of the word of n bytes at `start`, whole characters, to out[n_out:]; returns their number."""
+    if n <= LONGEST:
+        n_pieces = read_pieces(rules, text, start, n, scratch, _IDS)
+        if n_pieces <= FEW:
+            return merge_few(rules, n_pieces, scratch, out, n_out)
+    return merge_many(rules, text, start, n, out, n_out)

@@ -32,8 +32,6 @@ from legollm.kernels.machine import (
 
 SHORT = 15
 """Bytes of the longest word that is its own key."""
-LONGEST = 4096
-"""Longer words are not remembered: they do not come back."""
 INLINE = 4
 """Ids that a slot holds itself; more lie in the pool."""
 IN_POOL = 15

@@ -4,10 +4,10 @@ Those in the table learn from text with `train`, save to one file, and give back
 another by name. WordPiece is here to open the vocabularies of encoders and learns nothing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from legollm.errors import TokenizerError
 from legollm.interfaces import Tokenizer
@@ -16,6 +16,7 @@ from legollm.tokenizers.char import CharTokenizer
 from legollm.tokenizers.char_bpe import CharBPETokenizer
 from legollm.tokenizers.files import FORMAT, read_json
 from legollm.tokenizers.huggingface import check_roles, write_config
+from legollm.tokenizers.huggingface_pieces import is_of_pieces
 from legollm.tokenizers.naive_bpe import NaiveBPETokenizer
 from legollm.tokenizers.regex_bpe import RegexBPETokenizer
 from legollm.tokenizers.stream import DecodeStream
@@ -81,8 +82,8 @@ _KINDS: MappingProxyType[str, type[Tokenizer]] = MappingProxyType({**TOKENIZERS,
 def load_tokenizer(path: Path | str) -> Tokenizer:
     """The tokenizer in a file or folder.
 
-    Ours, Hugging Face's tokenizer.json (byte-level BPE or WordPiece) and the older files it replaced, or a published
-    ranks file of tiktoken.
+    Ours, Hugging Face's tokenizer.json (byte-level BPE, WordPiece, or what Unigram and BPE over characters wrote here)
+    and the older files it replaced, or a published ranks file of tiktoken.
 
     Raises:
         TokenizerError: nothing there, or nothing that is known.
@@ -97,13 +98,23 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
         return WordPieceTokenizer.from_vocab(file)
     document = read_json(file)
     if document.get("format") != FORMAT:
-        model = document.get("model")
-        is_wordpiece = isinstance(model, dict) and model.get("type") == "WordPiece"
-        return (WordPieceTokenizer if is_wordpiece else RegexBPETokenizer).from_huggingface(file)
+        return _reader_of(document).from_huggingface(file)
     kind = str(document.get("kind"))
     if kind not in _KINDS:
         raise TokenizerError(f"{file}: unknown kind of tokenizer {kind!r}; known are {', '.join(_KINDS)}")
     return _KINDS[kind].load(file)
+
+
+def _reader_of(
+    document: Mapping[str, Any],
+) -> type[RegexBPETokenizer | CharBPETokenizer | UnigramTokenizer | WordPieceTokenizer]:
+    """The kind that a tokenizer.json of Hugging Face holds."""
+    if is_of_pieces(document, "Unigram"):
+        return UnigramTokenizer
+    if is_of_pieces(document, "BPE"):
+        return CharBPETokenizer
+    model = document.get("model")
+    return WordPieceTokenizer if isinstance(model, dict) and model.get("type") == "WordPiece" else RegexBPETokenizer
 
 
 def save_to_folder(

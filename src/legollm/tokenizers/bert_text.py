@@ -7,6 +7,7 @@ decoded is readable, not the text that was given.
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import regex
 
@@ -40,6 +41,29 @@ class BertText:
     def words(self, text: str) -> Iterator[str]:
         """Words and single punctuation characters; white space only separates."""
         return map(regex.Match.group, _WORD.finditer(self.normalize(text)))
+
+    def words_with_origins(self, text: str) -> Iterator[tuple[str, list[int]]]:
+        """The `words`, each with the index in `text` of what each of its characters was made from."""
+        pairs = self._traced(text)
+        for match in _WORD.finditer("".join(character for character, _ in pairs)):
+            yield match.group(), [i for _, i in pairs[match.start() : match.end()]]
+
+    def _traced(self, text: str) -> list[tuple[str, int]]:
+        """`normalize` one character at a time, each with the index of the one it comes from."""
+        pairs = [
+            (c, i) for i, character in enumerate(text) for c in (_clean(character) if self.clean_text else character)
+        ]
+        if self.cjk_words:
+            pairs = [(c, i) for character, i in pairs for c in _CJK.sub(r" \g<0> ", character)]
+        if self.strip_accents:
+            pairs = [(c, i) for character, i in pairs for c in unicodedata.normalize("NFD", character)]
+            # the normal form also sorts the marks of a letter by their class
+            runs = groupby(pairs, key=lambda pair: unicodedata.combining(pair[0]) > 0)
+            pairs = [pair for _, run in runs for pair in sorted(run, key=lambda pair: unicodedata.combining(pair[0]))]
+            pairs = [(c, i) for c, i in pairs if unicodedata.category(c) != "Mn"]
+        if self.lowercase:
+            pairs = [(c, i) for character, i in pairs for c in character.lower()]
+        return pairs
 
     def normalize(self, text: str) -> str:
         if self.clean_text:

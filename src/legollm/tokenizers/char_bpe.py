@@ -8,12 +8,15 @@ that a character without a token of its own costs as many tokens as it has bytes
 import logging
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from legollm.errors import TokenizerError
 from legollm.tokenizers.apply_merges import apply_merges
 from legollm.tokenizers.byte import room_beside_bytes
 from legollm.tokenizers.character_merges import learn_character_merges
+from legollm.tokenizers.files import naming
+from legollm.tokenizers.huggingface_pieces import read_pieces, vocabulary_of, write_pieces
 from legollm.tokenizers.pieces import PieceTokenizer, frequent_characters, training_words
 
 log = logging.getLogger(__name__)
@@ -75,7 +78,55 @@ class CharBPETokenizer(PieceTokenizer):
         return [(self._ordinary[self._ids[left]], self._ordinary[self._ids[right]]) for left, right in self._merges]
 
     def _encode_word(self, word: str) -> list[int]:
-        return apply_merges([i for character in word for i in self._spell(character)], self._ranks, self._products)
+        return apply_merges(self._spell_all(word), self._ranks, self._products)
+
+    def to_huggingface(
+        self,
+        folder: Path | str,
+        *,
+        eos: str | None = None,
+        bos: str | None = None,
+        pad: str | None = None,
+        chat_template: str | None = None,
+    ) -> None:
+        """Write tokenizer.json, tokenizer_config.json and, if given, chat_template.jinja for `AutoTokenizer`.
+
+        Raises:
+            TokenizerError: eos, bos or pad is no special token of this tokenizer; or a piece the file cannot hold.
+        """
+        names = vocabulary_of(self._pieces)
+        model = {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": {name: i for i, name in enumerate(names)},
+            "merges": [list(pair) for pair in self._merges],
+        }
+        write_pieces(
+            Path(folder), model, n_ordinary=len(names), pattern=self._splitter.regex, special_tokens=self._special,
+            eos=eos, bos=bos, pad=pad, chat_template=chat_template,
+        )  # fmt: skip
+
+    @classmethod
+    def from_huggingface(cls, folder: Path | str) -> Self:
+        """Read a tokenizer.json that `to_huggingface` wrote, or one that is laid out like that.
+
+        Raises:
+            TokenizerError: something in there works in a way that is not known here; names it.
+        """
+        file = read_pieces(Path(folder), "BPE")
+        with naming(folder):
+            merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in file.model["merges"]]
+            tokenizer = cls(file.pattern)
+            tokenizer._set_pieces(file.pieces, ())
+            tokenizer._set_merges([(str(left), str(right)) for left, right in merges])
+            tokenizer._set_vocabulary(tokenizer._ordinary, file.special_tokens)
+            return tokenizer
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -10,7 +10,6 @@ from legollm.errors import TokenizerError
 from legollm.interfaces import Tokenizer
 from legollm.tokenizers.byte import BYTES
 from legollm.tokenizers.regex_bpe import RegexBPETokenizer
-from legollm.tokenizers.wordpiece import UNKNOWN, WordPieceTokenizer
 
 ALL = "all"
 """Names the row over all texts, where there are several."""
@@ -99,19 +98,9 @@ def _row(name: str, tokenizer: Tokenizer, text: str, documents: Sequence[str]) -
         n_words=sum(len(document.split()) for document in documents),
         n_tokens=counts.total(),
         ids_used=len(counts),
-        oov_rate=_oov_rate(tokenizer, documents, counts),
+        oov_rate=tokenizer.oov_rate(documents) if isinstance(tokenizer, LosesWords) else 0.0,
         seconds=seconds,
     )
-
-
-def _oov_rate(tokenizer: Tokenizer, documents: Sequence[str], counts: Mapping[int, int]) -> float:
-    if isinstance(tokenizer, LosesWords):
-        return tokenizer.oov_rate(documents)
-    if isinstance(tokenizer, WordPieceTokenizer):
-        unknown = counts.get(tokenizer.special_tokens.get(UNKNOWN, -1), 0)
-        begun = sum(count for i, count in counts.items() if tokenizer.token_bytes(i).startswith(b" "))
-        return unknown / max(1, unknown + begun)
-    return 0.0
 
 
 def n_bytes_of(documents: Iterable[str]) -> int:

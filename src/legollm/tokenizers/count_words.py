@@ -1,6 +1,5 @@
 """What a trainer needs of a corpus: its different pre-tokens, and how often each occurs. The text itself is let go."""
 
-import logging
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -12,13 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from numpy.typing import NDArray
 
 from legollm.errors import TokenizerError
-from legollm.tokenizers.fast import cores
+from legollm.tokenizers.fast import cores, is_there
 from legollm.tokenizers.patterns import PATTERNS, Splitter
 
 if TYPE_CHECKING:
     from legollm.kernels.count import WordCounter
-
-log = logging.getLogger(__name__)
 
 Engine = Literal["auto", "python", "kernels"]
 """auto: compiled loops where numba is installed, the pattern is known to them, and there is enough to do."""
@@ -83,15 +80,11 @@ def has_kernels(engine: Engine) -> bool:
     """
     if engine == "python":
         return False
-    try:
-        import legollm.kernels.count
-        import legollm.kernels.learn  # noqa: F401
-    except ImportError as error:
-        if engine == "kernels":
-            raise TokenizerError(f"engine 'kernels' needs numba: {error}; install it, or use 'auto'") from error
-        log.info("words are counted and merges learned in Python: no compiled code, because of %s", error)
-        return False
-    return True
+    if is_there("count", "learn"):
+        return True
+    if engine == "kernels":
+        raise TokenizerError("engine 'kernels' needs numba, which cannot be imported here; install it, or use 'auto'")
+    return False
 
 
 def _chunks(texts: Iterable[str], *, may_cut: bool) -> Iterator[list[bytes]]:
@@ -122,7 +115,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _count_in_threads(chunks: Iterable[list[bytes]], pattern: str, n_threads: int) -> "WordCounter":
     from legollm.kernels.count import WordCounter
-    from legollm.kernels.scan import SCANNED
+    from legollm.kernels.scan_plain import SCANNED
 
     counters = [WordCounter(SCANNED[pattern]) for _ in range(n_threads)]
     idle: SimpleQueue[WordCounter] = SimpleQueue()

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +42,13 @@ SAFE_CUT = re.compile(rb"[0-9A-Za-z](?= )")
 """Between an ASCII letter or digit and a blank every named pattern cuts, and no normal form joins."""
 
 
-def is_there() -> bool:
-    """Whether the compiled code can be used on this machine."""
+def is_there(*kernels: str) -> bool:
+    """Whether these modules of compiled code, by default those that encode, can be used on this machine."""
     try:
-        import legollm.kernels.encode  # noqa: F401
+        for name in kernels or ("encode",):
+            import_module(f"legollm.kernels.{name}")
     except ImportError as error:
-        log.info("the pure Python tokenizer is used: no compiled code, because of %s", error)
+        log.info("texts are encoded and learned from in Python: no compiled code, because of %s", error)
         return False
     return True
 
@@ -58,7 +60,7 @@ def is_loaded() -> bool:
 
 def knows(pattern: str, tokens: Mapping[int, bytes], merges: Sequence[Any], whole_pieces: bool) -> bool:
     """Whether the compiled code can serve such a vocabulary; needs no numba to say so."""
-    small = max(tokens) < 1 << 21 and len(merges) < 1 << 21  # the bits that its tables have for each
+    small = max(tokens) < (1 << 21) - 1 and len(merges) < 1 << 21  # the bits that its tables have for each
     return small and pattern in PATTERNS.values() and not (whole_pieces and max(map(len, tokens.values())) > 4096)
 
 
@@ -108,7 +110,8 @@ class FastEncoder:
     ) -> None:
         """pattern: one of the regular expressions in PATTERNS; merges: in rank order."""
         from legollm.kernels.characters import character_table
-        from legollm.kernels.scan import PADDING, SCANNED
+        from legollm.kernels.scan import PADDING
+        from legollm.kernels.scan_plain import SCANNED
 
         ids = {token: i for i, token in tokens.items()}
         self._pattern = SCANNED[next(name for name, known in PATTERNS.items() if known == pattern)]
@@ -192,9 +195,9 @@ class FastEncoder:
         n_tokens = len(self._ids)
         n_bytes = len(self._tokens) if self._whole_pieces else 0
         memory = Memory(
-            short=lines(BUCKET * power_of_two(n_tokens + 2 * HEADROOM)),
-            long=lines(SLOT * power_of_two((2 * n_tokens if self._whole_pieces else 0) + 8 * HEADROOM)),
-            pool=np.empty(n_bytes + 16 * n_tokens + 4 * POOL_HEADROOM, np.int32),
+            short=lines(BUCKET * power_of_two(2 * n_tokens + 2 * HEADROOM)),
+            long=lines(SLOT * power_of_two((2 * n_tokens if self._whole_pieces else 0) + 16 * HEADROOM)),
+            pool=np.empty(n_bytes + 16 * n_tokens + 16 * POOL_HEADROOM, np.int32),
             used=np.zeros(3, np.int64),
             scratch=np.zeros(SCRATCH, np.int32),
         )
@@ -217,22 +220,35 @@ class FastEncoder:
 
 def make_rules(ids: Mapping[bytes, int], merges: Sequence[tuple[bytes, bytes]]) -> Any:
     """The merges as the kernels read them."""
-    from legollm.kernels.merging import FILTER_BITS, NONE, Rules, fill_rules
+    from legollm.kernels.rules import (
+        BUCKET,
+        EMPTY,
+        ENDS_IN_ASCII,
+        N_CHARACTERS,
+        STARTS_CHARACTER,
+        Rules,
+        fill_characters,
+        fill_pairs,
+    )
 
     lefts = np.array([ids[left] for left, _ in merges], np.int32)
     rights = np.array([ids[right] for _, right in merges], np.int32)
-    bits = max(10, (5 * len(merges) // 2).bit_length())
+    edges = np.zeros(max(ids.values()) + 1, np.int32)
+    for token, i in ids.items():
+        edges[i] = STARTS_CHARACTER * (not b"\x80" <= token[:1] < b"\xc0") + ENDS_IN_ASCII * (token[-1:] < b"\x80")
+    bits = max(7, (len(merges) // 6).bit_length())  # buckets of eight are a quarter full, or three at most
     spare = 64
     while True:
         rules = Rules(
-            pairs=np.full((1 << bits) + spare, NONE, np.int64),
-            likely=np.zeros((1 << FILTER_BITS) // 64, np.int64),
-            byte_pairs=np.full(1 << 16, NONE, np.int32),
+            pairs=lines(((1 << bits) + spare) * BUCKET),
+            characters=np.full(N_CHARACTERS, EMPTY, np.int64),
             byte_ids=np.array([ids[bytes([value])] for value in range(256)], np.int32),
             products=np.array([ids[left + right] for left, right in merges], np.int32),
             shift=64 - bits,
         )
-        if fill_rules(rules, lefts, rights):
+        rules.pairs[:] = EMPTY
+        if fill_pairs(rules, lefts, rights):
+            fill_characters(rules, lefts, rights, edges)
             return rules
         spare *= 4
 

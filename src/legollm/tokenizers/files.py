@@ -25,7 +25,9 @@ def fingerprint(state: Mapping[str, Any]) -> str:
 def write_state(path: Path | str, state: Mapping[str, Any]) -> None:
     """Save what defines a tokenizer, with format, version and hash."""
     document = {"format": FORMAT, "version": VERSION, "sha256": fingerprint(state), **state}
-    write_text(Path(path), json.dumps(document, ensure_ascii=True, indent=1) + "\n")
+    # A line for each field: with indent=1, json would write the lists of a vocabulary in Python, ten times as slowly.
+    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items()]
+    write_text(Path(path), "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def read_state(path: Path | str, *, kind: str) -> dict[str, Any]:

@@ -55,6 +55,11 @@ class PieceTokenizer(VocabularyTokenizer):
         known = self._ids.get(character)
         return list(character.encode("utf-8", "surrogatepass")) if known is None else [known]
 
+    def _spell_all(self, pieces: Sequence[str]) -> list[int]:
+        """`_spell` of each in order, found once for those that come again."""
+        spelled = {piece: self._spell(piece) for piece in set(pieces)}
+        return [i for piece in pieces for i in spelled[piece]]
+
     def _count_words(self, texts: str | Iterable[str], special_tokens: Sequence[str]) -> Counter[str]:
         """How often each pre-token occurs; the texts are read once and not kept."""
         counts: Counter[str] = Counter()

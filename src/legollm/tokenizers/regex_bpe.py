@@ -151,6 +151,17 @@ class RegexBPETokenizer(VocabularyTokenizer):
             self._seen += n_characters
             if self._seen < (WORTH_BUILDING if is_loaded() else WORTH_LOADING):
                 return None
+        self.compile()
+        return self._fast
+
+    def compile(self) -> bool:
+        """Make the compiled encoder now and not only after some text; whether there is one.
+
+        Raises:
+            TokenizerError: the engine is "kernels" and there is none.
+        """
+        if self._fast is not None or self.engine == "python":
+            return self.engine != "python"
         if knows(self._splitter.regex, self._ordinary, self.merges, self._whole_pieces) and is_there():
             self._fast = FastEncoder(self._splitter.regex, self._ordinary, self.merges, whole_pieces=self._whole_pieces)
         elif self.engine == "kernels":
@@ -160,7 +171,7 @@ class RegexBPETokenizer(VocabularyTokenizer):
             )
         else:
             self.engine = "python"
-        return self._fast
+        return self._fast is not None
 
     def _to_bytes(self, text: str | bytes) -> bytes:
         """The bytes that are cut and merged: UTF-8, in normal form C where the vocabulary asks for it.

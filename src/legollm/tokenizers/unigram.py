@@ -9,13 +9,16 @@ import logging
 import math
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any, Self
 
 from legollm.errors import TokenizerError
 from legollm.tokenizers.byte import room_beside_bytes
+from legollm.tokenizers.files import naming
+from legollm.tokenizers.huggingface_pieces import BYTE_NAMES, byte_score, read_pieces, vocabulary_of, write_pieces
 from legollm.tokenizers.pieces import PieceTokenizer, frequent_characters, training_words
-from legollm.tokenizers.unigram_lattice import best_path, longest_by_first, sample_path
+from legollm.tokenizers.unigram_lattice import best_path, best_paths, longest_by_first, sample_path
 from legollm.tokenizers.unigram_training import learn_pieces
 
 log = logging.getLogger(__name__)
@@ -91,14 +94,87 @@ class UnigramTokenizer(PieceTokenizer):
             for i in self._spell(piece)
         ]
 
+    def n_best(self, text: str, n: int) -> list[tuple[list[int], float]]:
+        """The n most probable segmentations, each with its log probability in nats; fewer if there are no more.
+
+        The first is that of `encode`. What looks like a special token is plain text.
+
+        Raises:
+            TokenizerError: n is below 1.
+        """
+        if n < 1:
+            raise TokenizerError(f"n: {n} segmentations found; use 1 or more")
+        best: list[tuple[float, Any]] = [(0.0, None)]  # a score; the way to the word before, and the word's pieces
+        for word in self._splitter.split(text):
+            ends = best_paths(word, self._scores, self._longest, self._unknown, n)
+            both = [(before + score, (i, path)) for i, (before, _) in enumerate(best) for score, path in ends]
+            both.sort(key=lambda way: -way[0])
+            best = [(score, (best[i][1], path)) for score, (i, path) in both[:n]]
+        found = []
+        for score, way in best:
+            paths = []
+            while way is not None:
+                way, path = way
+                paths.append(path)
+            found.append((self._spell_all([piece for path in reversed(paths) for piece in path]), score))
+        return found
+
     def _encode_word(self, word: str) -> list[int]:
-        path = best_path(word, self._scores, self._longest, self._unknown)
-        return [i for piece in path for i in self._spell(piece)]
+        return self._spell_all(best_path(word, self._scores, self._longest, self._unknown))
 
     def _set_scores(self, scores: Mapping[str, float]) -> None:
         self._scores = dict(scores)
         self._longest = longest_by_first(scores)
         self._unknown = min(scores.values()) - UNKNOWN_PENALTY
+
+    def to_huggingface(
+        self,
+        folder: Path | str,
+        *,
+        eos: str | None = None,
+        bos: str | None = None,
+        pad: str | None = None,
+        chat_template: str | None = None,
+    ) -> None:
+        """Write tokenizer.json, tokenizer_config.json and, if given, chat_template.jinja for `AutoTokenizer`.
+
+        Raises:
+            TokenizerError: eos, bos or pad is no special token of this tokenizer; or a piece the file cannot hold.
+        """
+        names = vocabulary_of(self._pieces)
+        unreachable = byte_score(self._scores)
+        model = {
+            "type": "Unigram",
+            "unk_id": len(_ASCII),  # the first byte; unknown characters are spelled, so no text is given this id for it
+            "vocab": [[name, self._scores.get(name, unreachable)] for name in names],
+            "byte_fallback": True,
+        }
+        write_pieces(
+            Path(folder), model, n_ordinary=len(names), pattern=self._splitter.regex, special_tokens=self._special,
+            eos=eos, bos=bos, pad=pad, chat_template=chat_template,
+        )  # fmt: skip
+
+    @classmethod
+    def from_huggingface(cls, folder: Path | str) -> Self:
+        """Read a tokenizer.json that `to_huggingface` wrote, or one that is laid out like that.
+
+        Raises:
+            TokenizerError: something in there works in a way that is not known here; names it.
+        """
+        file = read_pieces(Path(folder), "Unigram")
+        with naming(folder):
+            scores = {str(name): float(score) for name, score in file.model["vocab"] if name not in BYTE_NAMES}
+            return cls._of(file.pattern, file.pieces, scores, file.special_tokens)
+
+    @classmethod
+    def _of(
+        cls, pattern: str, pieces: Sequence[str], scores: Mapping[str, float], special_tokens: Mapping[str, int]
+    ) -> Self:
+        tokenizer = cls(pattern)
+        tokenizer._set_pieces(pieces, ())
+        tokenizer._set_scores(scores)
+        tokenizer._set_vocabulary(tokenizer._ordinary, special_tokens)
+        return tokenizer
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -114,10 +190,6 @@ class UnigramTokenizer(PieceTokenizer):
 
     @classmethod
     def _restore(cls, state: Mapping[str, Any]) -> Self:
-        tokenizer = cls(state["pattern"])
         scored = {b64decode(token).decode("utf-8", "surrogatepass"): float(score) for token, score in state["pieces"]}
-        tokenizer._set_pieces(list(scored), ())
         ascii_scores = dict(zip(_ASCII, map(float, state["ascii_scores"]), strict=True))
-        tokenizer._set_scores(ascii_scores | scored)
-        tokenizer._set_vocabulary(tokenizer._ordinary, state["special_tokens"])
-        return tokenizer
+        return cls._of(state["pattern"], list(scored), ascii_scores | scored, state["special_tokens"])

@@ -11,6 +11,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+LONG = 1 << 12
+"""A word of so many characters is no word, and may be the same few characters again and again."""
+MAX_WINDOWS = 1 << 16
+SAMPLES = 256
+
 
 def longest_by_first(pieces: Iterable[str]) -> dict[str, int]:
     """How long a piece can be, by its first character: how far `edges` has to look."""
@@ -23,6 +28,9 @@ def longest_by_first(pieces: Iterable[str]) -> dict[str, int]:
 def edges(word: str, pieces: Mapping[str, T], longest: Mapping[str, int], unknown: T) -> Iterator[tuple[int, int, T]]:
     """(begin, end, value) of each edge in order of its begin; a character that is no piece has one with `unknown`."""
     n = len(word)
+    if n >= LONG and _repeats_itself(word, max(longest.values(), default=1)):
+        yield from _remembered_edges(word, pieces, longest, unknown)
+        return
     for begin, character in enumerate(word):
         if character not in pieces:
             yield begin, begin + 1, unknown
@@ -30,6 +38,32 @@ def edges(word: str, pieces: Mapping[str, T], longest: Mapping[str, int], unknow
             value = pieces.get(word[begin:end])
             if value is not None:
                 yield begin, end, value
+
+
+def _repeats_itself(word: str, width: int) -> bool:
+    """Whether most stretches of so many characters, looked at here and there, occur more than once."""
+    begins = range(0, len(word), max(1, len(word) // SAMPLES))
+    return 2 * len({word[begin : begin + width] for begin in begins}) < len(begins)
+
+
+def _remembered_edges(
+    word: str, pieces: Mapping[str, T], longest: Mapping[str, int], unknown: T
+) -> Iterator[tuple[int, int, T]]:
+    """`edges`, which are the same wherever the same characters follow: a run of one letter is looked up once."""
+    width = max(longest.values(), default=1)
+    known: dict[str, list[tuple[int, T]]] = {}
+    for begin in range(len(word)):
+        window = word[begin : begin + width]
+        found = known.get(window)
+        if found is None:
+            lengths = range(1, min(longest.get(window[0], 0), len(window)) + 1)
+            found = [] if window[0] in pieces else [(1, unknown)]
+            found += [(length, pieces[window[:length]]) for length in lengths if window[:length] in pieces]
+            if len(known) >= MAX_WINDOWS:
+                known.clear()
+            known[window] = found
+        for length, value in found:
+            yield begin, begin + length, value
 
 
 def best_path(word: str, scores: Mapping[str, float], longest: Mapping[str, int], unknown: float) -> list[str]:
@@ -47,6 +81,38 @@ def best_path(word: str, scores: Mapping[str, float], longest: Mapping[str, int]
         path.append(word[back[end] : end])
         end = back[end]
     return path[::-1]
+
+
+def best_paths(
+    word: str, scores: Mapping[str, float], longest: Mapping[str, int], unknown: float, n: int
+) -> list[tuple[float, list[str]]]:
+    """The n segmentations of the greatest score, best first; fewer if there are no more. The first is `best_path`.
+
+    The n best ways to a node go on from the n best ways to the node before it, so no others need to be kept.
+    """
+    ways: list[list[tuple[float, int, int]]] = [[] for _ in range(len(word) + 1)]  # score, node before, its way
+    ways[0] = [(0.0, 0, 0)]
+    at = 0
+    for begin, end, score in edges(word, scores, longest, unknown):
+        if begin > at:  # no edge to this node is left to come
+            at = begin
+            ways[at] = _highest(ways[at], n)
+        ways[end] += [(total + score, begin, way) for way, (total, _, _) in enumerate(ways[begin])]
+    found = []
+    for total, begin, way in _highest(ways[-1], n):
+        path = []
+        end = len(word)
+        while end:
+            path.append(word[begin:end])
+            end = begin
+            _, begin, way = ways[end][way]
+        found.append((total, path[::-1]))
+    return found
+
+
+def _highest(ways: list[tuple[float, int, int]], n: int) -> list[tuple[float, int, int]]:
+    """The n of the greatest score, those that came first before their equals."""
+    return sorted(ways, key=lambda way: -way[0])[:n]
 
 
 def sample_path(

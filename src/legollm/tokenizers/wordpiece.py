@@ -5,13 +5,14 @@ arXiv:1810.04805. A vocabulary is read, not learned. It is not lossless: a word 
 space, and in most models case and accents, are not kept.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from legollm.errors import TokenizerError
 from legollm.tokenizers.bert_text import BertText
 from legollm.tokenizers.files import naming, read_bytes, read_json
+from legollm.tokenizers.offsets import Span
 from legollm.tokenizers.vocabulary import VocabularyTokenizer
 
 UNKNOWN = "[UNK]"
@@ -139,26 +140,50 @@ class WordPieceTokenizer(VocabularyTokenizer):
         return f" {piece}".encode()
 
     def _encode_ordinary(self, text: str) -> list[int]:
-        return [i for word in self._text.words(text) for i in self._cut(word)]
+        return [i for word in self._text.words(text) for i, _ in self._cut(word)]
 
-    def _cut(self, word: str) -> list[int]:
-        """The longest piece that begins the word, the longest that continues it, and so on; or else one unknown."""
-        unknown = [self._vocab[self._unknown]]
+    def _spans(self, text: str, ids: Sequence[int]) -> list[Span]:
+        """The characters that each piece was made from; marks that were dropped at its end are not among them."""
+        spans = []
+        for word, origins in self._text.words_with_origins(text):
+            begin = 0
+            for _, end in self._cut(word):
+                spans.append((origins[begin], origins[end - 1] + 1))
+                begin = end
+        assert len(spans) == len(ids), "both cut the same words"
+        return spans
+
+    def oov_rate(self, texts: str | Iterable[str]) -> float:
+        """The share of words, punctuation marks among them, that cannot be cut into known pieces."""
+        unknown = self._vocab[self._unknown]
+        words = lost = 0
+        for text in [texts] if isinstance(texts, str) else texts:
+            for word in self._text.words(text):
+                words += 1
+                lost += self._cut(word)[0][0] == unknown
+        return lost / max(1, words)
+
+    def _cut(self, word: str) -> list[tuple[int, int]]:
+        """The longest piece that begins the word, the longest that continues it, and so on; or else one unknown.
+
+        Each with where it ends in the word.
+        """
+        unknown = [(self._vocab[self._unknown], len(word))]
         if len(word) > self._max_characters:
             return unknown
-        ids: list[int] = []
+        pieces: list[tuple[int, int]] = []
         begin = 0
         while begin < len(word):
             prefix = self._continues if begin else ""
             for end in range(min(len(word), begin + self._longest), begin, -1):
                 known = self._vocab.get(prefix + word[begin:end])
                 if known is not None:
-                    ids.append(known)
+                    pieces.append((known, end))
                     begin = end
                     break
             else:
                 return unknown
-        return ids
+        return pieces
 
     def _state(self) -> dict[str, Any]:
         return {
