@@ -8,6 +8,7 @@ define; a name means one thing in all of them. Nothing is rewritten: what a read
 import ast
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from legollm.architectures import ARCHITECTURES, known
@@ -22,6 +23,8 @@ READING_ORDER = (
     "components.positions",
     "components.attention",
     "components.feedforward",
+    "components.routing",
+    "components.moe",
     "components.blocks",
     "components.decoder",
     "components.init",
@@ -91,7 +94,7 @@ def parse(name: str) -> Module:
     text = (ROOT / Path(*name.split("."))).with_suffix(".py").read_text(encoding="utf-8")
     tree = ast.parse(text)
     module = Module(name, ast.get_docstring(tree) or "", text.splitlines())
-    for node in tree.body:
+    for node in chain.from_iterable(map(unfolded, tree.body)):
         match node:
             case ast.ImportFrom(module=str(source), names=names, level=0) if source.startswith(f"{PACKAGE}."):
                 module.from_package |= {alias.name: source.removeprefix(f"{PACKAGE}.") for alias in names}
@@ -113,6 +116,14 @@ def parse(name: str) -> Module:
             case _:
                 raise EjectError(f"{name}:{node.lineno}: more than imports of names and definitions")
     return module
+
+
+def unfolded(node: ast.stmt) -> list[ast.stmt]:
+    """The imports of an `if TYPE_CHECKING:`; anything else is itself."""
+    match node:
+        case ast.If(test=ast.Name(id="TYPE_CHECKING"), body=body, orelse=[]):
+            return body
+    return [node]
 
 
 def check_names(modules: list[Module]) -> None:

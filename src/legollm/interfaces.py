@@ -5,11 +5,14 @@ runs over all of its implementations. One legend for shapes, here and everywhere
 attended to, D d_model, H heads, K key/value heads, Dh d_head, V vocabulary.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
-from torch import Tensor, nn
+if TYPE_CHECKING:  # tokenizers do without torch, and start a second sooner
+    from torch import Tensor, nn
 
 
 @runtime_checkable
