@@ -15,7 +15,7 @@ LAYERS = {
     0: {"interfaces", "config", "errors", "device", "kernels"},
     1: {"tokenizers", "verifiers", "components"},
     2: {"data", "architectures"},
-    3: {"transforms", "generation", "eject"},
+    3: {"transforms", "generation", "eject", "contract"},
     4: {"checkpoints", "training", "evaluation"},
     5: {"finetuning", "alignment", "serving"},
     6: {"commands"},

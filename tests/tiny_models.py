@@ -12,6 +12,7 @@ from legollm.components.positions import Llama3Scaling
 VOCAB = 97
 TINY: dict[str, dict[str, Any]] = {
     "bigram": {"vocab_size": VOCAB},
+    "vanilla": {"vocab_size": VOCAB, "max_seq_len": 40, "n_layers": 2, "n_heads": 4, "d_model": 32, "d_ff": 64},
     "gpt2": {"vocab_size": VOCAB, "max_seq_len": 40, "n_layers": 2, "n_heads": 4, "d_model": 32},
     "llama3": {
         "vocab_size": VOCAB,
@@ -30,6 +31,40 @@ TINY: dict[str, dict[str, Any]] = {
         "d_model": 32,
         "d_head": 16,
         "d_ff": 64,
+    },
+    "moe": {
+        "vocab_size": VOCAB,
+        "n_layers": 2,
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "d_model": 32,
+        "d_head": 16,
+        "d_ff": 64,
+        "n_experts": 4,
+        "d_expert": 24,
+        "d_shared": 8,
+        "dense_layers": (0,),
+    },
+    "mixtral": {
+        "vocab_size": VOCAB,
+        "n_layers": 2,
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "d_model": 32,
+        "d_ff": 24,
+        "n_experts": 4,
+    },
+    "qwen3_moe": {
+        "vocab_size": VOCAB,
+        "n_layers": 2,
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "d_model": 32,
+        "d_head": 16,
+        "d_ff": 64,
+        "n_experts": 4,
+        "d_expert": 24,
+        "dense_layers": (1,),
     },
 }
 

@@ -48,9 +48,18 @@ VERBS = {
     "data summary": Verb("data", "summary", "sizes, lengths, duplicates, scripts and tokens of a source"),
     "train": Verb("train", "train", "train a language model from nothing, or go on where it stopped"),
     "sft": Verb("sft", "sft", "fine-tune a model on questions and answers"),
+    "seq2seq train": Verb("seq2seq", "train", "train an encoder-decoder on pairs of a source and a target"),
+    "seq2seq write": Verb("seq2seq", "write", "write the target of each source"),
+    "classify train": Verb("classify", "train", "train an encoder to label texts"),
+    "classify label": Verb("classify", "label", "label texts"),
     "eval": Verb("evaluate", "evaluate", "loss, perplexity and bits per byte on a prepared or raw text"),
     "generate": Verb("generate", "generate", "continue a prompt"),
     "chat": Verb("chat", "chat", "talk to a model in the terminal"),
+    "import": Verb("import_folder", "import_folder", "check a Hugging Face folder and write it as a checkpoint"),
+    "export": Verb("export", "export", "write a model for other programs, as a Hugging Face folder or GGUF"),
+    "check": Verb("check", "check", "run everything a brick or a model promises, also on one of your own"),
+    "plan": Verb("plan", "plan", "what a model and its training cost: parameters, FLOPs, memory"),
+    "inspect": Verb("inspect_model", "inspect", "the parts of a model, as a table or a picture"),
     "eject": Verb("eject", "eject", "write an architecture as one self-contained file"),
 }
 

@@ -1,11 +1,10 @@
-"""Every brick fits every other: the swap matrix, and a brick from outside."""
+"""What every brick promises, alone and in a model; the swap matrix; and a brick from outside."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from legollm.components.attention import Attention
@@ -13,39 +12,59 @@ from legollm.components.blocks import ParallelBlock, PostNormBlock, PreNormBlock
 from legollm.components.decoder import Decoder
 from legollm.components.feedforward import GLU, MLP, GeGLU, ReGLU, SwiGLU, gelu, relu_squared
 from legollm.components.init import init_weights
+from legollm.components.moe import MoE
 from legollm.components.norm import LayerNorm, RMSNorm
 from legollm.components.positions import (
+    Alibi,
+    InterleavedRotaryEmbedding,
     LearnedPositionEmbedding,
+    LinearScaling,
     NoPositions,
     RotaryEmbedding,
     ScaledTokenEmbedding,
     SinusoidalPositionEmbedding,
+    T5Bias,
     TokenAndPositionEmbedding,
     TokenEmbedding,
 )
+from legollm.components.routing import Router, Rule, Soft, Switch, TopK
+from legollm.contract import check_brick
+from legollm.contract.learning import loss_of
+from legollm.contract.models import no_token_is_seen_before_its_time
+from legollm.contract.studs import STUDS, D, V, seeded
 from legollm.interfaces import LayerCache, Mask
-from tiny_models import some_tokens
 
-D, V = 16, 23
 Make = Callable[[], nn.Module]
 Norm = Callable[[int], nn.Module]
 
 NORMS: dict[str, Norm] = {"LayerNorm": LayerNorm, "RMSNorm": RMSNorm}
-ATTENTIONS: dict[str, Make] = {
-    "multi-head": lambda: Attention(D, n_heads=4, n_kv_heads=4, d_head=4, rope=NoPositions(), bias=True, dropout=0.1),
-    "grouped": lambda: Attention(D, n_heads=4, n_kv_heads=2, d_head=4, rope=RotaryEmbedding(4, theta=100.0)),
+MIXERS: dict[str, Make] = {
+    "multi-head": lambda: Attention(D, n_heads=4, n_kv_heads=4, d_head=8, rope=NoPositions(), bias=True, dropout=0.1),
+    "grouped": lambda: Attention(D, n_heads=4, n_kv_heads=2, d_head=8, rope=RotaryEmbedding(8, theta=100.0)),
     "multi-query": lambda: Attention(
-        D, n_heads=4, n_kv_heads=1, d_head=8, rope=RotaryEmbedding(8, theta=100.0), head_norm=RMSNorm
+        D, n_heads=4, n_kv_heads=1, d_head=16, rope=RotaryEmbedding(16, theta=100.0), head_norm=RMSNorm
     ),
+    "window": lambda: Attention(D, n_heads=4, n_kv_heads=2, d_head=8, rope=RotaryEmbedding(8, theta=100.0), window=3),
+    "sinks": lambda: Attention(D, n_heads=4, n_kv_heads=2, d_head=8, rope=RotaryEmbedding(8, theta=100.0), sinks=True),
+    "scale": lambda: Attention(D, n_heads=4, n_kv_heads=2, d_head=8, rope=NoPositions(), scale=0.25),
 }
+
+
+def experts(rule: Rule) -> nn.Module:
+    return MoE(router=Router(D, 4, rule=rule), experts=[SwiGLU(D, 24) for _ in range(4)])
+
+
 FFNS: dict[str, Make] = {
-    "MLP": lambda: MLP(D, 32),
-    "MLP gelu": lambda: MLP(D, 32, activation=gelu),
-    "MLP relu_squared": lambda: MLP(D, 32, activation=relu_squared, bias=False),
-    "GLU": lambda: GLU(D, 32),
-    "SwiGLU": lambda: SwiGLU(D, 32),
-    "GeGLU": lambda: GeGLU(D, 32),
-    "ReGLU": lambda: ReGLU(D, 32),
+    "MLP": lambda: MLP(D, 64),
+    "MLP gelu": lambda: MLP(D, 64, activation=gelu),
+    "MLP relu_squared": lambda: MLP(D, 64, activation=relu_squared, bias=False),
+    "GLU": lambda: GLU(D, 64),
+    "SwiGLU": lambda: SwiGLU(D, 64),
+    "GeGLU": lambda: GeGLU(D, 64),
+    "ReGLU": lambda: ReGLU(D, 64),
+    "top-2 of 4": lambda: experts(TopK(2)),
+    "switch": lambda: experts(Switch()),
+    "soft mixture": lambda: experts(Soft()),
 }
 BLOCKS: dict[str, Callable[[Norm, Make, Make], nn.Module]] = {
     "pre-norm": lambda n, a, f: PreNormBlock(norm1=n(D), attn=a(), norm2=n(D), ffn=f()),
@@ -55,16 +74,53 @@ BLOCKS: dict[str, Callable[[Norm, Make, Make], nn.Module]] = {
     ),
     "parallel": lambda n, a, f: ParallelBlock(norm=n(D), attn=a(), ffn=f()),
 }
-EMBEDDINGS: dict[str, Make] = {
-    "tokens": lambda: TokenEmbedding(V, D),
-    "scaled": lambda: ScaledTokenEmbedding(V, D),
-    "learned": lambda: TokenAndPositionEmbedding(
-        tokens=TokenEmbedding(V, D), positions=LearnedPositionEmbedding(12, D), dropout=0.1
-    ),
-    "sinusoidal": lambda: TokenAndPositionEmbedding(
-        tokens=TokenEmbedding(V, D), positions=SinusoidalPositionEmbedding(D)
-    ),
+POSITIONS: dict[str, Make] = {
+    "learned": lambda: LearnedPositionEmbedding(40, D),
+    "sinusoidal": lambda: SinusoidalPositionEmbedding(D),
 }
+ROTARIES: dict[str, Make] = {
+    "half": lambda: RotaryEmbedding(8, theta=10_000.0),
+    "interleaved": lambda: InterleavedRotaryEmbedding(8, theta=10_000.0),
+    "partial": lambda: RotaryEmbedding(8, theta=10_000.0, d_rotary=4),
+    "stretched": lambda: RotaryEmbedding(8, theta=10_000.0, scaling=LinearScaling(factor=4.0)),
+    "none": NoPositions,
+}
+BIASES: dict[str, Make] = {"ALiBi": lambda: Alibi(4), "T5": lambda: T5Bias(4, bidirectional=False)}
+EMBEDDINGS: dict[str, Make] = {"tokens": lambda: TokenEmbedding(V, D), "scaled": lambda: ScaledTokenEmbedding(V, D)}
+
+BRICKS: dict[str, tuple[str, Make]] = {
+    **{f"norm {name}": ("norm", lambda make=make: make(D)) for name, make in NORMS.items()},
+    **{f"mixer {name}": ("mixer", make) for name, make in MIXERS.items()},
+    **{f"ffn {name}": ("ffn", make) for name, make in FFNS.items()},
+    **{
+        f"block {name}": ("block", lambda make=make: make(RMSNorm, MIXERS["grouped"], FFNS["SwiGLU"]))
+        for name, make in BLOCKS.items()
+    },
+    **{f"positions {name}": ("positions", make) for name, make in POSITIONS.items()},
+    **{f"rotary {name}": ("rotary", make) for name, make in ROTARIES.items()},
+    **{f"bias {name}": ("position_bias", make) for name, make in BIASES.items()},
+    **{f"embedding {name}": ("embedding", make) for name, make in EMBEDDINGS.items()},
+}
+
+
+def one_per_stud_at_once() -> list[Any]:
+    """All bricks; those that are not the first for their stud are for the patient."""
+    known: set[str] = set()
+    rows: list[Any] = []
+    for name, (stud, _) in BRICKS.items():
+        rows.append(pytest.param(name, marks=pytest.mark.slow) if stud in known else name)
+        known.add(stud)
+    return rows
+
+
+@pytest.mark.parametrize("brick", one_per_stud_at_once())
+def test_it_keeps_its_promises(brick: str) -> None:
+    stud, make = BRICKS[brick]
+    assert [verdict for verdict in check_brick(stud, seeded(make)) if not verdict.passed] == []
+
+
+def test_every_stud_has_a_brick() -> None:
+    assert {stud for stud, _ in BRICKS.values()} | {"model"} == set(STUDS)
 
 
 def model_of(block: Make, norm: Norm = RMSNorm, embed: Make = EMBEDDINGS["tokens"]) -> Decoder:
@@ -74,39 +130,33 @@ def model_of(block: Make, norm: Norm = RMSNorm, embed: Make = EMBEDDINGS["tokens
     return model
 
 
-def loss_of(model: Decoder, tokens: Tensor) -> Tensor:
-    return F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
-
-
 def learns_and_is_causal(model: Decoder) -> None:
-    tokens = some_tokens(4, 11, vocab_size=V)
-    model.eval()
-    before, logits = loss_of(model, tokens), model(tokens)
-    changed = tokens.clone()
-    changed[:, 6] = (changed[:, 6] + 1) % V
-    assert torch.equal(model(changed)[:, :6], logits[:, :6])
-    assert (model(changed)[:, 7:] != logits[:, 7:]).any()  # and tokens do hear of earlier ones
-    model.train()
-    loss_of(model, tokens).backward()
+    outcome = no_token_is_seen_before_its_time(model)
+    assert outcome.passed, outcome
+    tokens = torch.randint(V, (4, 11), generator=torch.Generator().manual_seed(0))
+    before = loss_of(model.eval(), tokens)
+    loss_of(model.train(), tokens).backward()
     torch.optim.AdamW(model.parameters(), lr=3e-3).step()
-    model.eval()
-    assert loss_of(model, tokens) < before
+    assert loss_of(model.eval(), tokens) < before
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("mixer", ["multi-head", "grouped", "multi-query"])
 @pytest.mark.parametrize("norm", NORMS)
-def test_every_brick_fits_every_other(norm: str, attention: str, block: str) -> None:
+def test_every_brick_fits_every_other(norm: str, mixer: str, block: str) -> None:
     for ffn in FFNS:
-        parts = NORMS[norm], ATTENTIONS[attention], FFNS[ffn]
+        parts = NORMS[norm], MIXERS[mixer], FFNS[ffn]
         learns_and_is_causal(model_of(lambda parts=parts: BLOCKS[block](*parts), NORMS[norm]))
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("embed", EMBEDDINGS)
-def test_every_embedding_fits_every_block(embed: str, block: str) -> None:
-    parts = LayerNorm, ATTENTIONS["multi-head"], FFNS["MLP"]
-    learns_and_is_causal(model_of(lambda: BLOCKS[block](*parts), embed=EMBEDDINGS[embed]))
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_every_embedding_fits_every_block(positions: str, block: str) -> None:
+    def embed() -> nn.Module:
+        return TokenAndPositionEmbedding(tokens=TokenEmbedding(V, D), positions=POSITIONS[positions](), dropout=0.1)
+
+    parts = LayerNorm, MIXERS["multi-head"], FFNS["MLP"]
+    learns_and_is_causal(model_of(lambda: BLOCKS[block](*parts), embed=embed))
 
 
 def test_blocks_place_their_norms_as_they_say() -> None:
@@ -146,7 +196,7 @@ class Square(nn.Module):
 
 
 class RunningMean(nn.Module):
-    """Somebody else's mixer: it knows the studs and nothing else of this package."""
+    """Somebody else's mixer: the mean of all a token may see. It knows the studs and nothing else of this package."""
 
     kv_shape = (1, D)
 
@@ -155,10 +205,19 @@ class RunningMean(nn.Module):
         self.o_proj = nn.Linear(D, D)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Mask, cache: LayerCache | None = None) -> Tensor:
-        new = x[:, None]  # (B, 1, T, D): one head
-        seen = new if cache is None else cache.append(new, new)[0]
-        sums = seen.cumsum(2)[:, :, -new.size(2) :]
-        return self.o_proj((sums / (positions[:, None] + 1)).squeeze(1))
+        seen = x[:, None]  # (B, 1, S, D): one head
+        if cache is not None:
+            seen, _ = cache.append(seen, seen)
+        T, S = x.size(1), seen.size(2)
+        allowed = mask.allowed(T, S)
+        if allowed is None:
+            allowed = torch.ones(T, S, dtype=torch.bool).tril(S - T)
+        shares = allowed / allowed.sum(-1, keepdim=True)
+        return self.o_proj((shares.to(x.dtype) @ seen).squeeze(1))
+
+
+def test_a_brick_from_outside_keeps_its_promises() -> None:
+    assert [verdict for verdict in check_brick("mixer", seeded(RunningMean)) if not verdict.passed] == []
 
 
 @pytest.mark.parametrize("block", BLOCKS)

@@ -33,7 +33,8 @@ from legollm.data import world
 
 ROOT = Path(__file__).parents[2]
 LEDGER = "log.md"  # says what was, not what is
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md") if path.name != LEDGER)]
+DOCS = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "bricks").glob("*.md")]
+PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in DOCS if path.name != LEDGER)]
 COVERED_ELSEWHERE = {"make run", "make test"}
 BLOCK = re.compile(r"(?P<notes>(?:^<!-- test: [^\n]*-->\n)*)^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 NOTE = re.compile(r"^<!-- test: (\w+) ?(.*?) ?-->$", re.M)

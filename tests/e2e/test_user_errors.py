@@ -106,7 +106,7 @@ WRONG = [
     ("eval runs/base data.source=book.txt seq_len=-1", 2, "seq_len: must be at least 1, found -1"),
     ("eval runs/base data.source=book.txt batch_size=0", 2, "batch_size: must be at least 1, found 0"),
     # eject
-    ("eject gpt3", 2, "name: 'gpt3' is none of bigram, gpt2"),
+    ("eject gpt3", 2, "name: 'gpt3' is none of ngram, bigram, "),
     ("eject gpt2 nowhere/alone.py", 1, "nowhere/alone.py: No such file or directory"),
 ]
 

@@ -31,7 +31,7 @@ for name, sizes in json.loads(sys.argv[1]).items():
     if sizes.get("rope_scaling"):
         sizes["rope_scaling"] = module.Llama3Scaling(**sizes["rope_scaling"])
     build = getattr(module, name)
-    config = next(value for key, value in vars(module).items() if key.lower() == f"{name}config")
+    config = next(value for key, value in vars(module).items() if key.lower() == name.replace("_", "") + "config")
     model = build(config(**sizes), seed=3).eval()
     saved = load_file(f"{name}.safetensors")
     tokens, logits, fresh = (saved.pop(key) for key in ("tokens", "logits", "fresh"))

@@ -1,13 +1,16 @@
 """Cut at every allowed place, a text has the tokens it has as a whole."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from legollm.data import cutting
-from legollm.data.cutting import cut_pieces, last_cut
+from legollm.data.cutting import cut_pieces, last_line
 from legollm.data.documents import Piece
 from legollm.tokenizers import WordTokenizer
+from legollm.tokenizers.fast import last_cut as last_blank
 from legollm.tokenizers.patterns import PATTERNS, Splitter
 
 PARTS = (
@@ -24,17 +27,19 @@ parts_of_prose = st.text("ab. \n", min_size=1, max_size=40)
 
 
 def all_cuts(text: str) -> list[str]:
-    """The text in as many pieces as the rule allows."""
-    parts: list[str] = []
-    while (cut := last_cut(text, "line")) is not None:
-        parts.append(text[cut:])
-        text = text[:cut]
-    return [text, *reversed(parts)]
+    """The text in as many pieces as there are places."""
+    data, places = text.encode(), set()
+    for last in (last_blank, last_line):
+        end = len(data)
+        while end := last(data[:end]):
+            places.add(end)
+    return [data[a:b].decode() for a, b in pairwise([0, *sorted(places), len(data)])]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @settings(max_examples=100, deadline=None)
 @given(text=lines)
+@example(text="a b1 c  d \u0301e /f\t's 2 \n3")
 @example(text="one\ntwo\n 3\n\n4.\n5'\ns\n\u0301x\n/y")
 def test_no_named_pattern_joins_what_is_cut(pattern: str, text: str) -> None:
     splitter = Splitter(pattern)
@@ -53,17 +58,21 @@ def test_words_are_not_joined_either(text: str) -> None:
 
 def test_ordinary_prose_has_places() -> None:
     assert all_cuts("One line,\nand another.\n\nNot here.\n1 more\n") == [
-        "One line,\n",
-        "and another.\n\nNot here.\n",
-        "1 more\n",
+        "One",
+        " line,\n",
+        "and",
+        " another.\n\nNot",
+        " here.\n",
+        "1",
+        " more\n",
     ]
 
 
 def test_border_of_two_blocks_is_a_place_too() -> None:
     """Lines as long as the blocks of a file would otherwise never be cut, and held in memory together."""
-    line = "x" * (cutting.MAX_CHARS - 1) + "\n"
-    blocks = [("train", Piece(line, "a.txt", number, ends=number == 5)) for number in range(1, 6)]
-    assert [(piece.line, len(piece.text)) for _, piece in cut_pieces(blocks, "line")] == [
+    line = "x" * (cutting.MAX_BYTES - 1) + "\n"
+    blocks = [("train", Piece(line.encode(), "a.txt", number, ends=number == 5)) for number in range(1, 6)]
+    assert [(piece.line, len(piece.text)) for _, piece in cut_pieces(blocks, "words")] == [
         (1, len(line)),
         (2, len(line)),
         (3, len(line)),
@@ -77,16 +86,16 @@ def test_border_of_two_blocks_is_a_place_too() -> None:
         st.lists(st.text("ab. \n", min_size=1, max_size=40), min_size=1, max_size=4), min_size=1, max_size=4
     ),
     limit=st.integers(1, 60),
-    rule=st.sampled_from(["anywhere", "line", "nowhere"]),
+    rule=st.sampled_from(["anywhere", "words", "nowhere"]),
 )
 def test_cutting_keeps_text_places_and_ends(documents: list[list[str]], limit: int, rule: cutting.CutRule) -> None:
     given_pieces = [
-        Piece(part, "a.txt", 1 + "".join(document[:i]).count("\n"), ends=i == len(document) - 1)
+        Piece(part.encode(), "a.txt", 1 + "".join(document[:i]).count("\n"), ends=i == len(document) - 1)
         for document in documents
         for i, part in enumerate(document)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cutting, "MAX_CHARS", limit)
+        patch.setattr(cutting, "MAX_BYTES", limit)
         found = [piece for _, piece in cut_pieces([("train", piece) for piece in given_pieces], rule)]
     texts = [""]
     for piece in found:

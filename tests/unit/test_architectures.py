@@ -14,7 +14,20 @@ PUBLISHED = {
     ("gpt2", "gpt2-medium"): 354_823_168,
     ("gpt2", "gpt2-large"): 774_030_080,
     ("gpt2", "gpt2-xl"): 1_557_611_200,
+    ("gpt2", "gpt3-125m"): 125_226_240,
+    ("gpt2", "gpt3-350m"): 355_871_744,
+    ("gpt2", "gpt3-760m"): 760_300_032,
+    ("gpt2", "gpt3-1.3b"): 1_315_723_264,
+    ("gpt2", "gpt3-2.7b"): 2_651_553_280,
+    ("gpt2", "gpt3-6.7b"): 6_658_404_352,
+    ("gpt2", "gpt3-13b"): 12_853_386_240,
+    ("gpt2", "gpt3-175b"): 174_604_259_328,
+    ("llama3", "llama-2-7b"): 6_738_415_616,
+    ("llama3", "llama-2-13b"): 13_015_864_320,
+    ("llama3", "llama-2-70b"): 68_976_648_192,
     ("llama3", "llama-3-8b"): 8_030_261_248,
+    ("llama3", "llama-3-70b"): 70_553_706_496,
+    ("llama3", "llama-3.1-8b"): 8_030_261_248,
     ("llama3", "llama-3.1-70b"): 70_553_706_496,
     ("llama3", "llama-3.1-405b"): 405_853_388_800,
     ("llama3", "llama-3.2-1b"): 1_235_814_400,
@@ -36,8 +49,22 @@ def test_published_sizes(name: str, preset: str) -> None:
     assert count(name, preset) == PUBLISHED[name, preset]
 
 
+GPT3_TABLE = {"125m": 125, "350m": 356, "760m": 760, "1.3b": 1320, "2.7b": 2650, "6.7b": 6660, "13b": 12_850}
+GPT3_TABLE["175b"] = 174_600  # millions, as Brown et al. 2020 count them in their table D.1
+
+
+@pytest.mark.parametrize("size", GPT3_TABLE)
+def test_gpt3_has_the_size_of_its_paper(size: str) -> None:
+    assert PUBLISHED["gpt2", f"gpt3-{size}"] / 1e6 == pytest.approx(GPT3_TABLE[size], rel=4e-3)
+
+
 def test_bigram_of_65_characters_is_a_table() -> None:
     assert count("bigram", vocab_size=65) == 4225
+
+
+@pytest.mark.parametrize(("preset", "n"), [("one-block", 60_353), ("two-blocks", 110_145), ("decoder", 618_817)])
+def test_the_rungs_of_65_characters(preset: str, n: int) -> None:
+    assert count("vanilla", preset) == n
 
 
 def test_overrides_change_a_preset() -> None:
@@ -61,7 +88,7 @@ def test_every_field_is_documented_and_the_tag_is_the_name(name: str) -> None:
     ("name", "given", "message"),
     [
         ("lama3", {}, "name: 'lama3' does not exist; did you mean llama3?"),
-        ("zzz", {}, "name: 'zzz' does not exist; possible: bigram, gpt2, llama3, qwen3"),
+        ("zzz", {}, "name: 'zzz' does not exist; possible: " + ", ".join(ARCHITECTURES)),
         ("llama3", {"preset": "llama-3.2-1"}, "preset: 'llama-3.2-1' does not exist; did you mean llama-3.2-1b?"),
         ("bigram", {"preset": "big"}, "preset: 'big' does not exist; possible: none"),
         ("llama3", {"n_layer": 3}, "setting: 'n_layer' does not exist; did you mean n_layers?"),

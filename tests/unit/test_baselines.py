@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from legollm.evaluation.baselines import lzma_bits_per_byte, ngram_loss, places, uniform_bits_per_byte
+from legollm.evaluation.baselines import lzma_bits_per_byte, ngram_loss, uniform_bits_per_byte
 
 
 def counted(train: Sequence[int], vocab_size: int, discount: float) -> Callable[[tuple[int, ...], int], float]:
@@ -68,11 +68,6 @@ def test_longer_contexts_help_where_there_is_something_to_count() -> None:
     assert all(a > b for a, b in pairwise(losses[:3]))
     assert losses[0] == pytest.approx(math.log(3), abs=1e-3)
     assert losses[3] < 0.02
-
-
-def test_places() -> None:
-    keys = np.array([2, 5, 9])
-    assert places(keys, np.array([5, 0, 9, 10, 2, -1])).tolist() == [1, -1, 2, -1, 0, -1]
 
 
 def test_uniform_and_repetition() -> None:

@@ -1,5 +1,6 @@
 """Token files: what is in them, and that nothing but the inputs decides it."""
 
+import io
 import json
 import random
 import subprocess
@@ -10,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from legollm.cli import main
 from legollm.data import cutting, decoding, tokenising
 from legollm.data import prepare as prepare_module
+from legollm.data.documents import n_characters, n_lines, next_character, place_of_character
 from legollm.data.loader import TokenFile
 from legollm.data.prepare import Prepared, PrepareOptions, prepare
 from legollm.data.readers import SourceOptions
 from legollm.data.sources import documents, open_source
+from legollm.data.split import plan_split
 from legollm.errors import ConfigError, DataError
 from legollm.tokenizers import ByteTokenizer, CharTokenizer, RegexBPETokenizer
 
@@ -94,8 +98,8 @@ def test_documents_in_several_pieces_are_one_in_split_and_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "BLOCK_BYTES", 16)
-    monkeypatch.setattr(cutting, "MAX_CHARS", 20)
-    monkeypatch.setattr(tokenising, "MAX_CHARS", 50)
+    monkeypatch.setattr(cutting, "MAX_BYTES", 20)
+    monkeypatch.setattr(tokenising, "MAX_BYTES", 50)
     texts = [f"{i:02} " * 30 for i in range(60)]
     (tmp_path / "a.txt").write_text("|".join(texts))
     read = SourceOptions(separator="|")
@@ -164,7 +168,7 @@ def test_second_call_does_nothing_until_an_input_changes(rows: Path, tmp_path: P
 
 
 def test_workers_leave_no_trace(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenising, "MAX_CHARS", 500)  # many tasks
+    monkeypatch.setattr(tokenising, "MAX_BYTES", 500)  # many tasks
     run(rows, tmp_path / "one", n_workers=1)
     run(rows, tmp_path / "two", n_workers=2)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
@@ -173,8 +177,8 @@ def test_workers_leave_no_trace(rows: Path, tmp_path: Path, monkeypatch: pytest.
 def test_threads_leave_no_trace_either(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the tokenizer is compiled; pieces of both splits in one task, documents in several pieces."""
     pytest.importorskip("numba")
-    monkeypatch.setattr(tokenising, "MAX_CHARS", 500)
-    monkeypatch.setattr(cutting, "MAX_CHARS", 20)
+    monkeypatch.setattr(tokenising, "MAX_BYTES", 500)
+    monkeypatch.setattr(cutting, "MAX_BYTES", 20)
     for name, engine, n_workers in (("one", "python", 1), ("two", "kernels", 2)):
         tokenizer = RegexBPETokenizer("gpt2", engine=engine)  # type: ignore[arg-type]
         tokenizer.train(rows.read_text(), vocab_size=300, special_tokens=[END])
@@ -237,13 +241,19 @@ def test_splits_without_documents_are_refused_and_no_validation_is_allowed(rows:
 
 
 def test_progress_reports_bytes_of_text(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenising, "MAX_CHARS", 500)
-    seen: list[int] = []
+    monkeypatch.setattr(tokenising, "MAX_BYTES", 500)
+    told: list[tuple[str, int, int | None]] = []
     source = open_source(str(rows), SourceOptions())
-    meta = prepare(source, byte_tokenizer(), tmp_path / "out", options=PrepareOptions(), progress=seen.append).meta
-    assert seen == sorted(seen)
-    assert len(seen) > 5
-    assert seen[-1] == sum(counts["n_bytes"] for counts in meta["splits"].values())
+    meta = prepare(
+        source, byte_tokenizer(), tmp_path / "out", options=PrepareOptions(), progress=lambda *seen: told.append(seen)
+    ).meta
+    n_bytes = sum(counts["n_bytes"] for counts in meta["splits"].values())
+    for stage, total in (("reading", None), ("tokenising", n_bytes)):
+        seen = [done for name, done, of in told if name == stage and of == total]
+        assert seen == sorted(seen)
+        assert len(seen) > 5
+        assert seen[-1] == n_bytes
+    assert [stage for stage, _, _ in told] == sorted(stage for stage, _, _ in told)  # one after the other
 
 
 def test_rows_left_out_are_in_the_meta_once(rows: Path, tmp_path: Path) -> None:
@@ -256,17 +266,22 @@ def test_rows_left_out_are_in_the_meta_once(rows: Path, tmp_path: Path) -> None:
 def test_long_document_is_cut_only_between_lines_that_no_pattern_joins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cutting, "MAX_CHARS", 50)
+    monkeypatch.setattr(cutting, "MAX_BYTES", 50)
     rng = random.Random(3)
     text = "".join(rng.choice(["word", " ", "\n", "\n", "\r\n", "12", ".", "é", "\n\n", "'s"]) for _ in range(3000))
     (tmp_path / "a.txt").write_bytes(text.encode())
     tokenizer = RegexBPETokenizer(pattern="gpt4")
     tokenizer.train(text, vocab_size=400, special_tokens=[END])
-    seen: list[str] = []
+    seen: list[bytes] = []
     encode = tokenizer.encode_batch_to_numpy
-    monkeypatch.setattr(tokenizer, "encode_batch_to_numpy", lambda texts: seen.extend(texts) or encode(texts))
+
+    def watched(texts: list[bytes], **kwargs: bool) -> Any:
+        seen.extend(texts)
+        return encode(texts, **kwargs)
+
+    monkeypatch.setattr(tokenizer, "encode_batch_to_numpy", watched)
     run(tmp_path / "a.txt", tmp_path / "out", tokenizer, val_fraction=0.0)
-    assert "".join(seen) == text
+    assert b"".join(seen).decode() == text
     assert len(seen) > 20
     assert TokenFile(tmp_path / "out", "train").ids.tolist() == [
         *tokenizer.encode(text),
@@ -275,7 +290,7 @@ def test_long_document_is_cut_only_between_lines_that_no_pattern_joins(
 
 
 def test_pattern_of_ones_own_is_never_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cutting, "MAX_CHARS", 10)
+    monkeypatch.setattr(cutting, "MAX_BYTES", 10)
     text = "one\ntwo\n" * 50
     (tmp_path / "a.txt").write_text(text)
     tokenizer = RegexBPETokenizer(pattern=r"[a-z]+\n[a-z]+|\s|\w")
@@ -323,3 +338,73 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     small, large = map(int, done.stdout.split())  # kilobytes; bytes on macOS
     unit = 1 if sys.platform == "darwin" else 1024
     assert (large - small) * unit < 8 << 20
+
+
+def test_counting_a_plain_file_is_as_exact_as_reading_it(tmp_path: Path) -> None:
+    """The quick way to the place of the cut, and the way by documents that every other source takes."""
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + "one\r\ntwo é€😀\r".encode() * 20_000)
+    (tmp_path / "b.txt").write_text("漢字")
+    for path in (tmp_path, tmp_path / "b.txt"):
+        quick, thorough = (open_source(str(path), SourceOptions(on_bad_row=policy)) for policy in ("stop", "skip"))
+        assert quick.plain is not None
+        assert thorough.plain is None
+        assert plan_split(quick, "auto", val_fraction=0.3, seed=0) == plan_split(
+            thorough, "tail", val_fraction=0.3, seed=0
+        )
+
+
+def test_what_is_no_text_is_found_also_where_characters_are_only_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"line\n" * 30_000 + b"caf\xe9\n" + b"line\n" * 30_000)
+    with pytest.raises(DataError, match=r"a\.txt:30001: byte 0xe9 at column 4"):
+        run(tmp_path / "a.txt", tmp_path / "out")
+    with pytest.raises(DataError, match=r"no meta\.json, so not \(or not completely\) prepared"):
+        TokenFile(tmp_path / "out", "train")
+
+
+def test_characters_of_utf8_are_counted_and_placed() -> None:
+    text = "a\u00e9\u20ac\U0001f600\x7f\u07ff\u0800\uffff\U0010ffff\n"
+    data = text.encode()
+    assert (n_characters(data), n_lines(data)) == (len(text), 1)
+    borders = [len(text[:i].encode()) for i in range(len(text) + 1)]
+    assert [place_of_character(data, i) for i in range(len(text))] == borders[:-1]
+    assert [next_character(data, at) for at in range(len(data) + 1)] == [
+        min(border for border in borders if border >= at) for at in range(len(data) + 1)
+    ]
+
+
+def test_a_row_of_any_length_is_cut_between_characters(rows: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    text = "é€😀" * 200
+    rows.write_text(json.dumps({"text": text}))
+    for limit in range(1, 6):
+        monkeypatch.setattr(cutting, "MAX_BYTES", limit)
+        run(rows, tmp_path / str(limit), val_fraction=0.0)
+        ids = TokenFile(tmp_path / str(limit), "train").ids.tolist()
+        assert byte_tokenizer().decode(ids) == text + END
+
+
+def test_a_tokenizer_that_changed_is_another_input(rows: Path, tmp_path: Path) -> None:
+    """Its fingerprint is kept, but not longer than it is true."""
+    tokenizer = byte_tokenizer()
+    assert run(rows, tmp_path / "out", tokenizer).written
+    assert not run(rows, tmp_path / "out", tokenizer).written
+    before = tokenizer.fingerprint
+    tokenizer.add_special_tokens(["<|more|>"])
+    assert tokenizer.fingerprint != before
+    assert run(rows, tmp_path / "out", tokenizer).written
+
+
+def test_on_a_terminal_the_command_shows_how_far_it_is(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data", "prepare", f"data.source={rows}", "tokenizer=byte", f"folder={tmp_path / 'out'}"]
+    assert main(words) == 0
+    assert capsys.readouterr().err == ""
+    (tmp_path / "out/meta.json").unlink()
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    assert main(words) == 0
+    assert "reading" in terminal.getvalue()
+    assert "tokenising" in terminal.getvalue()
+    assert terminal.getvalue().count("100%") >= 2

@@ -53,7 +53,7 @@ def test_pieces_teach_the_same_as_whole_documents(
     kind: str, pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "BLOCK_BYTES", 64)
-    monkeypatch.setattr(cutting, "MAX_CHARS", 100)
+    monkeypatch.setattr(cutting, "MAX_BYTES", 100)
     (tmp_path / "a.txt").write_text(TEXT)
     source = open_source(str(tmp_path / "a.txt"), SourceOptions())
     cfg = TokenizerConfig(kind=kind, vocab_size=300, pattern=pattern)

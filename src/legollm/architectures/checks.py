@@ -47,3 +47,18 @@ def check_rotary(name: str, d_head: int) -> None:
     """
     if d_head % 2:
         raise ConfigError(f"{name}: makes heads of {d_head} channels; rotary positions need an even number")
+
+
+def check_experts(cfg: Any) -> None:
+    """A mixture of experts.
+
+    Raises:
+        ConfigError: more of them work on a token than there are, or balance would be punished.
+    """
+    if cfg.n_active > cfg.n_experts:
+        raise ConfigError(
+            f"n_active: {cfg.n_active} of n_experts = {cfg.n_experts} cannot be; use 1 to {cfg.n_experts}"
+        )
+    for name in ("balance_loss", "z_loss"):
+        if getattr(cfg, name) < 0:
+            raise ConfigError(f"{name}: must not be negative, found {getattr(cfg, name)}")

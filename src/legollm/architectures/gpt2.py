@@ -1,7 +1,7 @@
 """GPT-2 (Radford et al. 2019): LayerNorm first, learned positions, multi-head attention, GELU, biases, tied head."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -58,11 +58,25 @@ class GPT2Config:
         return self.d_model // self.n_heads
 
 
+GPT2_SMALL = GPT2Config(max_seq_len=1024, n_layers=12, n_heads=12, d_model=768)
+GPT3_SMALL = replace(GPT2_SMALL, max_seq_len=2048)
+
+# GPT-3 is GPT-2 with a longer context (Brown et al. 2020, arXiv:2005.14165, table 2.1; every second layer of theirs
+# sees a band of tokens only, which changes no weight). Where that table is at odds with itself, d_model = n_heads *
+# d_head decides: 16 heads, not 24, for 1.3 B, and a width of 5120, not 5140, for 13 B.
 PRESETS = {
-    "gpt2": GPT2Config(max_seq_len=1024, n_layers=12, n_heads=12, d_model=768),
-    "gpt2-medium": GPT2Config(max_seq_len=1024, n_layers=24, n_heads=16, d_model=1024),
-    "gpt2-large": GPT2Config(max_seq_len=1024, n_layers=36, n_heads=20, d_model=1280),
-    "gpt2-xl": GPT2Config(max_seq_len=1024, n_layers=48, n_heads=25, d_model=1600),
+    "gpt2": GPT2_SMALL,
+    "gpt2-medium": replace(GPT2_SMALL, n_layers=24, n_heads=16, d_model=1024),
+    "gpt2-large": replace(GPT2_SMALL, n_layers=36, n_heads=20, d_model=1280),
+    "gpt2-xl": replace(GPT2_SMALL, n_layers=48, n_heads=25, d_model=1600),
+    "gpt3-125m": GPT3_SMALL,
+    "gpt3-350m": replace(GPT3_SMALL, n_layers=24, n_heads=16, d_model=1024),
+    "gpt3-760m": replace(GPT3_SMALL, n_layers=24, n_heads=16, d_model=1536),
+    "gpt3-1.3b": replace(GPT3_SMALL, n_layers=24, n_heads=16, d_model=2048),
+    "gpt3-2.7b": replace(GPT3_SMALL, n_layers=32, n_heads=32, d_model=2560),
+    "gpt3-6.7b": replace(GPT3_SMALL, n_layers=32, n_heads=32, d_model=4096),
+    "gpt3-13b": replace(GPT3_SMALL, n_layers=40, n_heads=40, d_model=5120),
+    "gpt3-175b": replace(GPT3_SMALL, n_layers=96, n_heads=96, d_model=12_288),
 }
 
 

@@ -1,9 +1,10 @@
 """Keys of config.json that several architectures share, read from and written for old and new versions alike."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from legollm.components.positions import Llama3Scaling
+from legollm.components.positions import LinearScaling, Llama3Scaling, NtkScaling, RopeScaling, YarnScaling
 from legollm.errors import CheckpointError
 
 
@@ -30,25 +31,46 @@ def accept(config: Mapping[str, Any], key: str, *possible: Any) -> None:
         raise CheckpointError(f"config.json: {key} is {found!r}, and only {supported} is supported")
 
 
-def rope_to_hf(theta: float, scaling: Llama3Scaling | None) -> dict[str, Any]:
-    """Version 4 reads rope_theta and rope_scaling, version 5 rope_parameters: all three, from one value."""
+def rope_to_hf(theta: float, scaling: RopeScaling | None, d_head: int | None = None) -> dict[str, Any]:
+    """Version 4 reads rope_theta and rope_scaling, version 5 rope_parameters: all three, from one value.
+
+    d_head: needed for fixed NTK scaling, which they know as another theta; `rope_ntk` tells us what it was made of.
+    """
     rope: dict[str, Any] = {"rope_type": "default"}
-    if scaling:
-        rope = {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_seq_len,
-        }
+    ours: dict[str, Any] = {}
+    match scaling:
+        case Llama3Scaling():
+            rope = {
+                "rope_type": "llama3",
+                "factor": scaling.factor,
+                "low_freq_factor": scaling.low_freq_factor,
+                "high_freq_factor": scaling.high_freq_factor,
+                "original_max_position_embeddings": scaling.original_max_seq_len,
+            }
+        case LinearScaling():
+            rope = {"rope_type": "linear", "factor": scaling.factor}
+        case YarnScaling():
+            rope = {
+                "rope_type": "yarn",
+                "factor": scaling.factor,
+                "beta_fast": scaling.beta_fast,
+                "beta_slow": scaling.beta_slow,
+                "attention_factor": scaling.magnitude,
+                "original_max_position_embeddings": scaling.original_max_seq_len,
+            }
+        case NtkScaling():
+            assert d_head is not None
+            ours = {"rope_ntk": {"factor": scaling.factor, "rope_theta": theta}}
+            theta = theta * scaling.factor ** (d_head / max(d_head - 2, 1))
     return {
         "rope_theta": theta,
-        "rope_scaling": rope if scaling else None,
+        "rope_scaling": rope if rope["rope_type"] != "default" else None,
         "rope_parameters": {**rope, "rope_theta": theta},
+        **ours,
     }
 
 
-def rope_from_hf(config: Mapping[str, Any]) -> tuple[float, Llama3Scaling | None]:
+def rope_from_hf(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     """Rotary base and scaling, from either version's keys.
 
     Raises:
@@ -60,14 +82,44 @@ def rope_from_hf(config: Mapping[str, Any]) -> tuple[float, Llama3Scaling | None
         raise CheckpointError(f"config.json: rope_theta is given twice, {sorted(thetas)}; remove the wrong one")
     theta = thetas.pop() if thetas else 10_000.0
     accept({**config, **rope}, "partial_rotary_factor", 1.0, None)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return theta, None
-    if kind != "llama3":
-        raise CheckpointError(f"config.json: rope_type is {kind!r}, and only 'default' or 'llama3' is supported")
-    return theta, Llama3Scaling(
+    match rope.get("rope_type", rope.get("type", "default")):
+        case "default":
+            if ntk := config.get("rope_ntk"):
+                return float(need(ntk, "rope_theta")), NtkScaling(factor=float(need(ntk, "factor")))
+            return theta, None
+        case "llama3":
+            return theta, Llama3Scaling(
+                factor=float(need(rope, "factor")),
+                low_freq_factor=float(need(rope, "low_freq_factor")),
+                high_freq_factor=float(need(rope, "high_freq_factor")),
+                original_max_seq_len=int(need(rope, "original_max_position_embeddings")),
+            )
+        case "linear":
+            return theta, LinearScaling(factor=float(need(rope, "factor")))
+        case "yarn":
+            return theta, yarn_from_hf(config, rope)
+        case kind:
+            raise CheckpointError(
+                f"config.json: rope_type is {kind!r}, and only 'default', 'linear', 'yarn' or 'llama3' is supported"
+            )
+
+
+def yarn_from_hf(config: Mapping[str, Any], rope: Mapping[str, Any]) -> YarnScaling:
+    """YaRN's settings; absent ones mean what they mean in transformers.
+
+    Raises:
+        CheckpointError: settings of its variants.
+    """
+    accept(rope, "truncate", True, None)
+    accept(rope, "mscale", None)
+    accept(rope, "mscale_all_dim", None)
+    original = rope.get("original_max_position_embeddings") or need(config, "max_position_embeddings")
+    scaling = YarnScaling(
         factor=float(need(rope, "factor")),
-        low_freq_factor=float(need(rope, "low_freq_factor")),
-        high_freq_factor=float(need(rope, "high_freq_factor")),
-        original_max_seq_len=int(need(rope, "original_max_position_embeddings")),
+        beta_fast=float(rope.get("beta_fast") or 32.0),
+        beta_slow=float(rope.get("beta_slow") or 1.0),
+        original_max_seq_len=int(original),
+        attention_factor=rope.get("attention_factor"),
     )
+    usual = replace(scaling, attention_factor=None)
+    return usual if scaling.magnitude == usual.magnitude else scaling

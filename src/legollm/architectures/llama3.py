@@ -1,4 +1,7 @@
-"""LLaMA 3 (Grattafiori et al. 2024, arXiv:2407.21783): RMSNorm, rotary positions, grouped queries, SwiGLU."""
+"""LLaMA 3 (Grattafiori et al. 2024, arXiv:2407.21783): RMSNorm, rotary positions, grouped queries, SwiGLU.
+
+LLaMA 2 (Touvron et al. 2023, arXiv:2307.09288) is the same model in other sizes.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +19,7 @@ from legollm.components.decoder import Decoder
 from legollm.components.feedforward import SwiGLU
 from legollm.components.init import init_weights
 from legollm.components.norm import RMSNorm
-from legollm.components.positions import Llama3Scaling, RotaryEmbedding, TokenEmbedding
+from legollm.components.positions import Llama3Scaling, RopeScaling, RotaryEmbedding, TokenEmbedding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +46,8 @@ class Llama3Config:
     """Added to mean squares before the square root."""
     rope_theta: float = 500_000.0
     """Base of the rotary frequencies: the larger, the farther apart positions stay distinct."""
-    rope_scaling: Llama3Scaling | None = None
-    """How frequencies are stretched for texts longer than those first trained on (3.1 and 3.2)."""
+    rope_scaling: RopeScaling | None = None
+    """How frequencies are stretched for texts longer than those first trained on: llama3 (3.1 and 3.2), yarn, ..."""
     tie_embeddings: bool = False
     """Whether the head shares its weights with the token embedding."""
 
@@ -60,6 +63,16 @@ class Llama3Config:
         return self.d_model // self.n_heads
 
 
+LLAMA_2_7B = Llama3Config(
+    vocab_size=32_000,
+    max_seq_len=4096,
+    n_layers=32,
+    n_heads=32,
+    n_kv_heads=32,
+    d_model=4096,
+    d_ff=11_008,
+    rope_theta=10_000.0,
+)
 LLAMA_3_8B = Llama3Config(max_seq_len=8192, n_layers=32, n_heads=32, n_kv_heads=8, d_model=4096, d_ff=14_336)
 LLAMA_3_70B = replace(LLAMA_3_8B, n_layers=80, n_heads=64, d_model=8192, d_ff=28_672)
 LLAMA_3_405B = replace(LLAMA_3_8B, n_layers=126, n_heads=128, d_model=16_384, d_ff=53_248)
@@ -67,6 +80,9 @@ LLAMA_3_1B = replace(LLAMA_3_8B, n_layers=16, d_model=2048, d_ff=8192, tie_embed
 LLAMA_3_3B = replace(LLAMA_3_8B, n_layers=28, n_heads=24, d_model=3072, d_ff=8192, tie_embeddings=True)
 
 PRESETS = {
+    "llama-2-7b": LLAMA_2_7B,
+    "llama-2-13b": replace(LLAMA_2_7B, n_layers=40, n_heads=40, n_kv_heads=40, d_model=5120, d_ff=13_824),
+    "llama-2-70b": replace(LLAMA_2_7B, n_layers=80, n_heads=64, n_kv_heads=8, d_model=8192, d_ff=28_672),
     "llama-3-8b": LLAMA_3_8B,
     "llama-3-70b": LLAMA_3_70B,
     "llama-3.1-8b": replace(LLAMA_3_8B, max_seq_len=131_072, rope_scaling=Llama3Scaling()),
@@ -119,7 +135,7 @@ def config_to_hf(cfg: Llama3Config) -> dict[str, Any]:
         "mlp_bias": False,
         "rms_norm_eps": cfg.norm_eps,
         "tie_word_embeddings": cfg.tie_embeddings,
-        **rope_to_hf(cfg.rope_theta, cfg.rope_scaling),
+        **rope_to_hf(cfg.rope_theta, cfg.rope_scaling, cfg.d_head),
     }
 
 

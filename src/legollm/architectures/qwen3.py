@@ -17,8 +17,8 @@ from legollm.components.decoder import Decoder
 from legollm.components.feedforward import SwiGLU
 from legollm.components.init import init_weights
 from legollm.components.norm import RMSNorm
-from legollm.components.positions import RotaryEmbedding, TokenEmbedding
-from legollm.errors import CheckpointError, ConfigError
+from legollm.components.positions import RopeScaling, RotaryEmbedding, TokenEmbedding
+from legollm.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,8 @@ class Qwen3Config:
     """Added to mean squares before the square root."""
     rope_theta: float = 1_000_000.0
     """Base of the rotary frequencies: the larger, the farther apart positions stay distinct."""
+    rope_scaling: RopeScaling | None = None
+    """How frequencies are stretched for texts longer than those first trained on: yarn (as published), linear, ..."""
     tie_embeddings: bool = True
     """Whether the head shares its weights with the token embedding."""
     local_layers: tuple[int, ...] = ()
@@ -77,7 +79,7 @@ PRESETS = {
 
 def qwen3(cfg: Qwen3Config, seed: int = 0) -> Decoder:
     """A Qwen 3 with freshly drawn weights."""
-    rope = RotaryEmbedding(cfg.d_head, theta=cfg.rope_theta)
+    rope = RotaryEmbedding(cfg.d_head, theta=cfg.rope_theta, scaling=cfg.rope_scaling)
     norm = partial(RMSNorm, eps=cfg.norm_eps)
 
     def block(i: int) -> PreNormBlock:
@@ -132,7 +134,7 @@ def config_to_hf(cfg: Qwen3Config) -> dict[str, Any]:
         "layer_types": [LOCAL if i in cfg.local_layers else GLOBAL for i in range(cfg.n_layers)],
         "rms_norm_eps": cfg.norm_eps,
         "tie_word_embeddings": cfg.tie_embeddings,
-        **rope_to_hf(cfg.rope_theta, None),
+        **rope_to_hf(cfg.rope_theta, cfg.rope_scaling, cfg.d_head),
     }
 
 
@@ -143,8 +145,6 @@ def config_from_hf(config: Mapping[str, Any]) -> Qwen3Config:
         CheckpointError: it computes something else than Qwen 3 does.
     """
     theta, scaling = rope_from_hf(config)
-    if scaling:
-        raise CheckpointError("config.json: rope_type is 'llama3', and only 'default' is supported for qwen3")
     accept(config, "hidden_act", "silu", "swish")
     accept(config, "attention_bias", False)
     n_layers = need(config, "num_hidden_layers")
@@ -162,6 +162,7 @@ def config_from_hf(config: Mapping[str, Any]) -> Qwen3Config:
         d_ff=need(config, "intermediate_size"),
         norm_eps=config.get("rms_norm_eps", 1e-6),
         rope_theta=theta,
+        rope_scaling=scaling,
         tie_embeddings=config.get("tie_word_embeddings", False),
         local_layers=tuple(i for i, kind in enumerate(types) if is_windowed and kind == LOCAL),
         window=(config.get("sliding_window") or 4096) if is_windowed else 4096,

@@ -4,32 +4,36 @@ Only data is read: no code that a folder brings along runs, and no file outside 
 are compared with the configuration before a tensor is loaded.
 """
 
+import dataclasses
 import json
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from legollm import __version__
 from legollm.architectures import ARCHITECTURES
-from legollm.architectures.weight_map import INDEX, Row, from_theirs, listing, resolve_rows, to_theirs
+from legollm.architectures.weight_map import INDEX, from_theirs, listing, resolve_rows, to_theirs
+from legollm.checkpoints.reader import DTYPES, Entry, read_json
+from legollm.checkpoints.shards import Shape, Shards, write_shards
 from legollm.components.decoder import Decoder
 from legollm.errors import CheckpointError
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
-WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
 MAX_SHARD_BYTES = 5_000_000_000
-DTYPES = ("F64", "F32", "BF16", "F16")
+FORMAT = 1
+"""Of the folders written here: one number up when an older legollm would misread them."""
+MAX_SIZE = 1 << 26
+"""Of any whole number in a configuration: hundreds of times the largest vocabulary or context in use."""
 
 
 def config_to_hf(arch: str, cfg: Any) -> dict[str, Any]:
     """config.json for a model of ours, without its dtype."""
     other = ARCHITECTURES[arch].hugging_face
-    return {"model_type": other.model_type, "architectures": [other.class_name]} | other.config_to_hf(cfg)
+    kind = {"model_type": other.model_type, "architectures": [other.class_name]}
+    return kind | other.config_to_hf(cfg) | {"legollm": {"format": FORMAT, "version": __version__}}
 
 
 def config_from_hf(config: Mapping[str, Any]) -> tuple[str, Any]:
@@ -38,6 +42,7 @@ def config_from_hf(config: Mapping[str, Any]) -> tuple[str, Any]:
     Raises:
         CheckpointError: a model that the bricks do not compute, or one that brings its own code.
     """
+    check_format(config)
     by_type = {row.hugging_face.model_type: name for name, row in ARCHITECTURES.items()}
     found = config.get("model_type")
     if "auto_map" in config:
@@ -50,8 +55,44 @@ def config_from_hf(config: Mapping[str, Any]) -> tuple[str, Any]:
     arch = by_type[found]
     try:
         return arch, ARCHITECTURES[arch].hugging_face.config_from_hf(config)
-    except (TypeError, ValueError) as error:  # ours about an impossible value, or Python's about its type
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:  # an impossible value, or its type
         raise CheckpointError(f"{CONFIG}: {error}") from error
+
+
+def check_format(config: Mapping[str, Any]) -> None:
+    """Refuse what a later version wrote in a way that this one does not know.
+
+    Raises:
+        CheckpointError: says which version made it. Folders of other programs and the oldest of ours have no format.
+    """
+    match config.get("legollm"):
+        case None | {"format": int(1)}:
+            return
+        case {"format": int(number), "version": str(version)}:
+            raise CheckpointError(
+                f"{CONFIG}: format {number}, written by legollm {version}; this is {__version__} and reads up to "
+                f"format {FORMAT}; update it"
+            )
+        case other:
+            raise CheckpointError(f"{CONFIG}: legollm is {other!r}, no format and version; remove the key")
+
+
+def check_sizes(cfg: Any, n_tensors: int) -> None:
+    """Refuse a configuration that would take forever to build, before anything is built.
+
+    Raises:
+        CheckpointError: more layers or experts than the files have tensors, or a size that no model has.
+    """
+    for field in dataclasses.fields(cfg):
+        value = getattr(cfg, field.name)
+        if type(value) is not int:
+            continue
+        if value > MAX_SIZE:
+            raise CheckpointError(f"{CONFIG}: {field.name} is {value}, and {MAX_SIZE} is the most; correct it")
+        if field.name.endswith(("layers", "experts")) and value > n_tensors:
+            raise CheckpointError(
+                f"{CONFIG}: {field.name} is {value}, and the files hold {n_tensors} tensors; fetch the folder again"
+            )
 
 
 def to_hf(arch: str, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -78,31 +119,86 @@ def save_hf_folder(
     """
     parameters = {name: p.detach().cpu() for name, p in model.named_parameters()}
     tensors = to_hf(arch, parameters)
-    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    ids: dict[str, int | None] = {"bos_token_id": None, "eos_token_id": None, **(special_ids or {})}
     folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder, arch, cfg, next(iter(tensors.values())).dtype, special_ids or {})
+    shapes = {name: Shape(tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+    write_shards(folder, shapes, lambda name: [tensors[name]], max_bytes=MAX_SHARD_BYTES)
+
+
+def write_config(folder: Path, arch: str, cfg: Any, dtype: torch.dtype, special_ids: Mapping[str, Any]) -> None:
+    """config.json and generation_config.json."""
+    ids: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, **special_ids}
+    name = str(dtype).removeprefix("torch.")
     # Version 4 of transformers reads torch_dtype, version 5 dtype.
-    write_json(folder / CONFIG, {**config_to_hf(arch, cfg), **ids, "dtype": dtype, "torch_dtype": dtype})
+    write_json(folder / CONFIG, {**config_to_hf(arch, cfg), **ids, "dtype": name, "torch_dtype": name})
     write_json(folder / GENERATION, ids)
-    save_tensors(folder, tensors)
 
 
-def save_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """One file, or files of at most 5 GB and an index of what is where."""
-    shards: list[dict[str, Tensor]] = [{}]
-    for name, tensor in tensors.items():
-        if shards[-1] and sum(t.nbytes for t in shards[-1].values()) + tensor.nbytes > MAX_SHARD_BYTES:
-            shards.append({})
-        shards[-1][name] = tensor.contiguous()
-    if len(shards) == 1:
-        save_file(shards[0], folder / WEIGHTS, {"format": "pt"})
-        return
-    names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
-    for name, shard in zip(names, shards, strict=True):
-        save_file(shard, folder / name, {"format": "pt"})
-    where = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
-    size = sum(tensor.nbytes for tensor in tensors.values())
-    write_json(folder / SHARDS, {"metadata": {"total_size": size}, "weight_map": where})
+class Stored:
+    """The weights of a model that lies in a folder: they fit its configuration, and none is read yet.
+
+    Raises:
+        CheckpointError: tensors that do not fit.
+    """
+
+    def __init__(self, shards: Shards, arch: str, like: nn.Module) -> None:
+        """like: the model, whose weights may be on the meta device."""
+        other = ARCHITECTURES[arch].hugging_face
+        meta = {name: torch.empty_like(p, device="meta") for name, p in like.named_parameters()}
+        rows = resolve_rows(other.rows, meta)
+        self.shards = shards
+        self.sizes = {name: p.size(0) for name, p in meta.items()}
+        self.rows = {name: row for row in rows for name in row.ours}
+        self.shapes = {name: tuple(t.shape) for name, t in to_theirs(rows, meta).items()}
+        names = {name: name for name in shards.entries}  # what the rows call it -> what the file calls it
+        tied = tied_theirs(arch, like)  # a head that is stored although it is tied is not read by transformers either
+        if other.base and not any(name.startswith(other.base) for name in names):
+            names = {name if name in self.shapes.keys() | tied else other.base + name: name for name in names}
+        ignored = tied | {name for name in names if INDEX.sub("{}", name) in other.leftovers}
+        self.names = {name: file for name, file in names.items() if name not in ignored}
+        compare(shards.folder, {name: shards.entries[file] for name, file in self.names.items()}, self.shapes)
+
+    def entry(self, theirs: str) -> Entry:
+        """What the files say about a tensor, by the name that the rows give it."""
+        return self.shards.entries[self.names[theirs]]
+
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Each weight once, under our name."""
+        for row in dict.fromkeys(self.rows.values()):
+            whole = {row.theirs: self.shards.read(self.names[row.theirs])}
+            yield from from_theirs([row], whole, self.sizes).items()
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """One weight under our name, or its rows from `start` to before `stop`."""
+        row = self.rows[name]
+        if row.transpose or len(row.ours) > 1:
+            whole = {row.theirs: self.shards.read(self.names[row.theirs])}
+            return from_theirs([row], whole, self.sizes)[name][start:stop].clone()
+        return self.shards.read(self.names[row.theirs], start, stop)
+
+
+class Opened(NamedTuple):
+    """A folder whose configuration and tensors were found to fit."""
+
+    arch: str
+    config: Any
+    model: Decoder
+    """On the meta device: its shape, without weights."""
+    stored: Stored
+
+
+def open_hf_folder(folder: Path) -> Opened:
+    """Look at everything in a folder except the numbers.
+
+    Raises:
+        CheckpointError: not a model of a supported kind, or tensors that do not fit its configuration.
+    """
+    arch, cfg = config_from_hf(read_json(folder / CONFIG))
+    shards = Shards(folder)
+    check_sizes(cfg, len(shards.entries))
+    with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
+        model = ARCHITECTURES[arch].build(cfg)
+    return Opened(arch, cfg, model, Stored(shards, arch, model))
 
 
 def load_hf_folder(folder: Path, *, dtype: torch.dtype | None = None) -> tuple[str, Any, Decoder]:
@@ -111,11 +207,9 @@ def load_hf_folder(folder: Path, *, dtype: torch.dtype | None = None) -> tuple[s
     Raises:
         CheckpointError: not a model of a supported kind, or tensors that do not fit its configuration.
     """
-    arch, cfg = config_from_hf(read_json(folder / CONFIG))
-    with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
-        model = ARCHITECTURES[arch].build(cfg)
+    arch, cfg, model, stored = open_hf_folder(folder)
     tied = tied_names(model)
-    weights = read_weights(folder, arch, model, dtype)
+    weights = {name: tensor.to(dtype) if dtype else tensor for name, tensor in stored.parameters()}
     model.load_state_dict(weights | {name: weights[first] for name, first in tied.items()}, assign=True)
     for name, first in tied.items():  # two names for one parameter, not two parameters that share memory
         owner, _, leaf = name.rpartition(".")
@@ -132,10 +226,9 @@ def load_weights(model: nn.Module, arch: str, cfg: Any, folder: Path) -> None:
     found = config_from_hf(read_json(folder / CONFIG))
     if found != (arch, cfg):
         raise CheckpointError(f"{folder / CONFIG}: another model, {found[1]}; expected {cfg}")
-    weights = read_weights(folder, arch, model, None)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(weights[name])
+        for name, tensor in Stored(Shards(folder), arch, model).parameters():
+            model.get_parameter(name).copy_(tensor)
 
 
 def tied_names(model: nn.Module) -> dict[str, str]:
@@ -145,93 +238,28 @@ def tied_names(model: nn.Module) -> dict[str, str]:
     return {name: original for name, original in names if name != original}
 
 
-def read_weights(folder: Path, arch: str, like: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The parameters of a model like `like`, every name and shape checked before anything large is read."""
-    other = ARCHITECTURES[arch].hugging_face
-    meta = {name: torch.empty_like(p, device="meta") for name, p in like.named_parameters()}
-    expected = {name: list(t.shape) for name, t in to_hf(arch, meta).items()}
-    with ExitStack() as stack:
-        files: dict[str, Any] = {}  # name of a tensor -> the open file that has it
-        for path in shard_paths(folder):
-            file = stack.enter_context(open_safetensors(path))
-            if twice := sorted(files.keys() & file.keys()):
-                raise CheckpointError(f"{path}: {listing(twice)} also in another shard; fetch the folder again")
-            files |= dict.fromkeys(file.keys(), file)
-        names = {name: name for name in files}  # what the rows call it -> what the file calls it
-        tied = tied_theirs(arch, like)  # a head that is stored although it is tied is not read by transformers either
-        if other.base and not any(name.startswith(other.base) for name in files):
-            names = {name if name in expected.keys() | tied else other.base + name: name for name in files}
-        ignored = tied | {name for name in names if INDEX.sub("{}", name) in other.leftovers}
-        compare(folder, {n: files[f].get_slice(f) for n, f in names.items() if n not in ignored}, expected)
-        tensors = {name: files[names[name]].get_tensor(names[name]) for name in expected}
-    if dtype:
-        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    return from_hf(arch, tensors, like)
-
-
 def tied_theirs(arch: str, model: nn.Module) -> set[str]:
     """What the other side calls the further names of our tied parameters."""
-    rows: list[Row] = resolve_rows(ARCHITECTURES[arch].hugging_face.rows, tied_names(model))
-    return {row.theirs for row in rows}
+    return {row.theirs for row in resolve_rows(ARCHITECTURES[arch].hugging_face.rows, tied_names(model))}
 
 
-def compare(folder: Path, found: Mapping[str, Any], expected: Mapping[str, list[int]]) -> None:
+def compare(folder: Path, found: Mapping[str, Entry], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raise unless the files have exactly the expected tensors; `found` are their headers."""
-    shapes = {name: header.get_shape() for name, header in found.items()}
     problems = []
-    if missing := sorted(expected.keys() - shapes.keys()):
+    if missing := sorted(expected.keys() - found.keys()):
         problems.append(f"{len(missing)} missing: {listing(missing)}")
-    if unexpected := sorted(shapes.keys() - expected.keys()):
+    if unexpected := sorted(found.keys() - expected.keys()):
         problems.append(f"{len(unexpected)} unexpected: {listing(unexpected)}")
-    both = sorted(expected.keys() & shapes.keys())
-    if wrong := [f"{n} {shapes[n]} instead of {expected[n]}" for n in both if shapes[n] != expected[n]]:
-        problems.append(f"{len(wrong)} of another shape: {listing(wrong)}")
-    if strange := [f"{n} {found[n].get_dtype()}" for n in both if found[n].get_dtype() not in DTYPES]:
+    both = sorted(expected.keys() & found.keys())
+    if wrong := [n for n in both if found[n].shape != expected[n]]:
+        details = [f"{n} {list(found[n].shape)} instead of {list(expected[n])}" for n in wrong]
+        problems.append(f"{len(wrong)} of another shape: {listing(details)}")
+    if strange := [f"{n} {found[n].dtype}" for n in both if found[n].dtype not in DTYPES]:
         problems.append(f"{len(strange)} of a dtype other than {', '.join(DTYPES)}: {listing(strange)}")
     if problems:
-        raise CheckpointError(f"{folder}: the tensors do not fit {CONFIG}: {'; '.join(problems)}")
-
-
-def shard_paths(folder: Path) -> list[Path]:
-    """The files that hold the weights, all of them inside `folder`."""
-    if (folder / WEIGHTS).exists():
-        return [folder / WEIGHTS]
-    if not (folder / SHARDS).exists():
-        raise CheckpointError(f"{folder}: no weights; expected {WEIGHTS} or {SHARDS} (pickled .bin files are not read)")
-    index = read_json(folder / SHARDS).get("weight_map")
-    if not isinstance(index, dict) or not index:
-        raise CheckpointError(f"{folder / SHARDS}: has no weight_map; fetch it again")
-    names = sorted(set(map(str, index.values())))
-    for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{folder / SHARDS}: {name!r} is not the plain name of a .safetensors file")
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder / name}: missing; {SHARDS} lists it")
-    return [folder / name for name in names]
-
-
-def open_safetensors(path: Path) -> Any:
-    """An open file, whose tensors are read one by one."""
-    with path.open("rb") as file:
-        start = file.read(64)
-    if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path}: a pointer to a large file, not the file; run `git lfs pull` where it came from")
-    try:
-        return safe_open(path, framework="pt")
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or cut short ({error}); fetch it again") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; a model folder has one") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
+        raise CheckpointError(
+            f"{folder}: the tensors do not fit {CONFIG}: {'; '.join(problems)}; fetch the files of one model again"
+        )
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from legollm.checkpoints.huggingface import load_hf_folder
 from legollm.checkpoints.manifest import MANIFEST, latest, verify
+from legollm.checkpoints.reader import inside
 from legollm.data.chat import CHATML, Message, encode_chat, end_of_turn
 from legollm.errors import CheckpointError, ConfigError, IntegrityError
 from legollm.generation.cache import GenerativeModel
@@ -21,6 +22,12 @@ from legollm.interfaces import Tokenizer
 from legollm.tokenizers import load_tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
+USED_BY = {
+    "transformer": "legollm seq2seq write",
+    "t5": "legollm seq2seq write",
+    "encoder_classifier": "legollm classify label",
+}
+"""The command for models that do not continue a text."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,13 @@ class Loaded:
 
     @property
     def writer(self) -> GenerativeModel:
+        """The model as one that continues a text.
+
+        Raises:
+            CheckpointError: it is of another kind; names the command for it.
+        """
+        if use := USED_BY.get(self.arch):
+            raise CheckpointError(f"{self.folder}: {self.arch} does not continue texts; `{use}` uses it")
         return cast(GenerativeModel, self.model)
 
     def text_side(self) -> Tokenizer:
@@ -143,13 +157,14 @@ def load(folder: Path | str) -> Loaded:
             hint = f"; use {whole} instead" if whole else ""
             raise IntegrityError(f"{error}{hint}") from error
     arch, config, model = load_hf_folder(path)
-    tokenizer = load_tokenizer(path) if (path / "tokenizer.json").exists() or (path / "vocab.json").exists() else None
+    has_tokenizer = any(inside(path, name).exists() for name in ("tokenizer.json", "vocab.json"))
+    tokenizer = load_tokenizer(path) if has_tokenizer else None
     if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
             f"{path}: the tokenizer has {tokenizer.vocab_size} ids and the model rows for {config.vocab_size}; "
             "put the tokenizer beside it that it was trained with"
         )
-    template = path / "chat_template.jinja"
+    template = inside(path, "chat_template.jinja")
     chat_template = template.read_text(encoding="utf-8") if template.exists() else None
     return Loaded(model.eval(), tokenizer, config, arch, path, chat_template)
 

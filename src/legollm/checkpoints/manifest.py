@@ -22,6 +22,7 @@ from legollm.errors import CheckpointError, IntegrityError
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+FORMAT = 1
 STEP = re.compile(r"step-(\d{8,})")
 
 
@@ -65,7 +66,7 @@ def write_manifest(folder: Path) -> None:
         path.chmod(0o644)  # safetensors makes files that only their owner can read
         sync(path)
     entries = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
-    (folder / MANIFEST).write_text(canonical({"version": 1, "files": entries}), encoding="utf-8")
+    (folder / MANIFEST).write_text(canonical({"version": FORMAT, "files": entries}), encoding="utf-8")
     sync(folder / MANIFEST)
     sync(folder)
 
@@ -88,7 +89,9 @@ def verify(folder: Path) -> None:
     try:
         manifest = json.loads(text)
         entries = manifest["files"]
-        if text != canonical({"version": 1, "files": entries}):  # any flipped bit of the manifest shows here or below
+        if manifest["version"] != FORMAT:
+            raise ValueError(f"format {manifest['version']!r}, and this version of legollm reads {FORMAT}")
+        if text != canonical({"version": FORMAT, "files": entries}):  # any flipped bit shows here or below
             raise ValueError("not as it was written")
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:

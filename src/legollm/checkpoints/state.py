@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from legollm import __version__
 from legollm.checkpoints.huggingface import save_hf_folder
 from legollm.checkpoints.manifest import atomic_folder, discard, remove_orphans, steps, verify
 from legollm.errors import CheckpointError
@@ -82,7 +83,7 @@ def save_checkpoint(
     with atomic_folder(final, replace=True) as temporary:  # a damaged one, passed over and reached again
         write_model(temporary, model, arch, config, tokenizer, extra or {})
         save_file({k: v.contiguous() for k, v in state.tensors.items()}, temporary / TENSORS, {"format": "pt"})
-        document = {"version": FORMAT, "step": step} | dict(state.values)
+        document = {"version": FORMAT, "legollm": __version__, "step": step} | dict(state.values)
         (temporary / STATE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     verify(final)  # read back before anything older is dropped
     point_at(root.parent / "checkpoint", final)
@@ -116,7 +117,10 @@ def load_state(folder: Path) -> TrainingState:
     if not isinstance(values, dict):
         raise CheckpointError(f"{folder}: the training state cannot be read: {STATE} holds no JSON object")
     if values.get("version") != FORMAT:
-        raise CheckpointError(f"{folder / STATE}: format {values.get('version')}; this version reads {FORMAT}")
+        raise CheckpointError(
+            f"{folder / STATE}: format {values.get('version')} of legollm {values.get('legollm', '(unknown)')}; this "
+            f"version reads {FORMAT}; continue with the one that wrote it, or start a new run from the model"
+        )
     return TrainingState(values, tensors)
 
 

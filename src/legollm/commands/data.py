@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from legollm.commands.fit import flat, save_config, saved_config
-from legollm.commands.material import DataConfig, TokenizerConfig, get_tokenizer, workers
+from legollm.commands.material import DataConfig, TokenizerConfig, get_tokenizer, size_of, workers
+from legollm.commands.tokenizer_progress import bars
 from legollm.config import Resolved, to_tree
 from legollm.data.fetch import fetch
 from legollm.data.prepare import PrepareOptions
@@ -106,7 +107,15 @@ def prepare(run: Resolved[PrepareRun]) -> None:
     options = PrepareOptions(
         split=cfg.data.split, val_fraction=cfg.data.val_fraction, n_workers=workers(cfg.data, source)
     )
-    done = prepare_folder(source, tokenizer, folder, options=options)
+    size = size_of(source)  # on disk; the text in it is known once it was read
+    with bars() as show:
+        done = prepare_folder(
+            source,
+            tokenizer,
+            folder,
+            options=options,
+            progress=lambda stage, n_bytes, n_total: show(stage, n_bytes, n_total or size),
+        )
     if cfg.json:
         print(json.dumps(done.meta, indent=1, ensure_ascii=False))
         return

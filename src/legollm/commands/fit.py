@@ -145,7 +145,7 @@ class Run:
         job: Job,
         cfg: TrainConfig,
         root: Path,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None,
         numbers: JsonLines,
         view: View,
     ) -> None:
@@ -207,7 +207,7 @@ class Run:
             arch=job.arch,
             config=job.model_config,
             tokenizer=job.tokenizer,
-            state=TrainingState(values, optimizer_tensors(self.optimizer) | rng_tensors()),
+            state=TrainingState(values, (optimizer_tensors(self.optimizer) if self.optimizer else {}) | rng_tensors()),
             keep=self.cfg.keep,
             best=state.best_step,
             extra=job.tokenizer_files,

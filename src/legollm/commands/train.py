@@ -1,19 +1,22 @@
 """`legollm train`: text -> tokenizer -> token files -> model -> the training loop -> a checkpoint folder."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from torch import nn
 
 from legollm.architectures import ARCHITECTURES
-from legollm.architectures.bigram import BigramConfig
-from legollm.architectures.gpt2 import GPT2Config
-from legollm.architectures.llama3 import Llama3Config
 from legollm.architectures.qwen3 import Qwen3Config
+from legollm.architectures.sizes import parse_size, sized
+from legollm.commands.count import count
 from legollm.commands.fit import Job, Resume, fit, open_run, save_config
 from legollm.commands.material import DataConfig, Material, TokenizerConfig, gather
+from legollm.commands.run_presets import RUNS
 from legollm.config import Resolved
 from legollm.data import world
 from legollm.data.loader import Chained
@@ -27,38 +30,23 @@ from legollm.generation.complete import Decoding
 from legollm.generation.sampling import Sampling
 from legollm.generation.text import generate_text
 from legollm.interfaces import BatchSource, Tokenizer
+from legollm.tokenizers import TOKENIZERS, load_tokenizer
 from legollm.training.objective import NextToken
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState
 
-ModelConfig = Qwen3Config | Llama3Config | GPT2Config | BigramConfig
+log = logging.getLogger(__name__)
 
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "model": {"n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_model": 64, "d_head": 16, "d_ff": 176}
-        | {"max_seq_len": 64},
-        "train": {"max_steps": 300, "batch_size": 16},
-        "optim": {"lr": 3e-3, "warmup_steps": 30},
-    },
-    "small": {
-        "model": {"n_layers": 4, "n_heads": 6, "n_kv_heads": 2, "d_model": 192, "d_head": 32, "d_ff": 512}
-        | {"max_seq_len": 256},
-        "train": {"max_steps": 1000, "batch_size": 16},
-        "optim": {"lr": 2e-3, "warmup_steps": 50},
-    },
-    "base": {
-        "model": {"n_layers": 12, "n_heads": 12, "n_kv_heads": 4, "d_model": 768, "d_head": 64, "d_ff": 2048}
-        | {"max_seq_len": 1024},
-        "train": {"max_steps": 20_000, "batch_size": 8, "grad_accum": 8},
-        "optim": {"lr": 6e-4, "warmup_steps": 500},
-    },
-}
-"""Whole runs by size: seconds, minutes, and days on two cores."""
+if TYPE_CHECKING:
+    ModelConfig: TypeAlias = Any
+else:  # a row of the table is a choice on the command line; the usual one comes first
+    of_text = [row.config for row in ARCHITECTURES.values() if row.learns != "pairs"]
+    ModelConfig = reduce(or_, sorted(of_text, key=lambda config: config is not Qwen3Config))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRun:
-    """A whole pretraining run. `preset=tiny|small|base` sets sizes; any single key overrides it."""
+    """A whole pretraining run. `preset=tiny|small|base|...` is a starting point; any single key overrides it."""
 
     run: Path = Path("runs/train")
     """The run's folder: config.yaml, metrics.jsonl, tokenizer.json, data/, checkpoints/."""
@@ -68,6 +56,9 @@ class TrainRun:
     """auto continues where the run stopped, never refuses a folder that holds a run, a number continues that step."""
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    size: str | None = None
+    """About how many parameters the model shall have, such as 25M: decides width, depth, heads, optim.lr and
+    train.max_steps (20 tokens per parameter), where those are not given."""
     model: ModelConfig = field(default_factory=Qwen3Config)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -83,7 +74,7 @@ class TrainRun:
 
 
 PRESETS: Mapping[type, Mapping[str, Any]] = {row.config: row.presets for row in ARCHITECTURES.values()} | {
-    TrainRun: SIZES
+    TrainRun: RUNS
 }
 
 
@@ -92,7 +83,10 @@ def train(run: Resolved[TrainRun]) -> None:
 
     legollm train data.source=book.txt tokenizer=char preset=tiny run=runs/book
     """
-    state = pretrain(run.value, vocab_given="model.vocab_size" in given(run))
+    unused = sorted(key for key in given(run) if key.startswith("optim.") or key == "train.max_steps")
+    if unused and ARCHITECTURES[run.value.model.arch].learns == "counts":
+        log.warning("%s: not used, this model counts its text in one pass", ", ".join(unused))
+    state = pretrain(run.value, given=given(run))
     best = (
         f", best validation loss {state.best_loss:.4f} at step {state.best_step}" if state.best_loss is not None else ""
     )
@@ -105,16 +99,25 @@ def given(run: Resolved[Any]) -> set[str]:
     return {path for path, origin in run.origins.items() if origin != "default" and not origin.startswith("preset ")}
 
 
-def pretrain(cfg: TrainRun, *, vocab_given: bool = False, **view: Any) -> TrainState:
-    """The whole run; the demo calls it, too. view: what the screen shows besides (title, lines)."""
+def pretrain(cfg: TrainRun, *, given: Collection[str] = (), **view: Any) -> TrainState:
+    """The whole run; the demo calls it, too.
+
+    given: the keys somebody wrote down, which no rule changes. view: what the screen shows besides (title, lines).
+    """
     seq_len = cfg.train.seq_len or cfg.model.max_seq_len
     if seq_len > cfg.model.max_seq_len:
         raise ConfigError(f"train.seq_len: {seq_len} is more than model.max_seq_len = {cfg.model.max_seq_len}")
     if not cfg.data.prepared:
         open_source(cfg.data.source, cfg.data.read)  # refuses what is not there before the run has a folder
+    if cfg.size:
+        parse_size(cfg.size)
+    if cfg.size and (cfg.run / "config.yaml").exists() and (tokenizer := known_tokenizer(cfg)):
+        cfg = of_size(cfg, tokenizer, given)  # as the run was started, so that it can be told from another
     open_run(cfg.run, cfg, cfg.resume)
     material = gather(cfg.data, cfg.tokenizer, cfg.run)
-    model_config = fitted(cfg.model, material.tokenizer, vocab_given)
+    if cfg.size:
+        cfg = of_size(cfg, material.tokenizer, given)
+    model_config = fitted(cfg.model, material.tokenizer, "model.vocab_size" in given)
     save_config(cfg.run, replace(cfg, model=model_config))  # as it is built, so that the file reproduces the run
     model = ARCHITECTURES[model_config.arch].build(model_config, seed=seed_of(cfg.seed, "init"))
     job = Job(
@@ -135,6 +138,8 @@ def pretrain(cfg: TrainRun, *, vocab_given: bool = False, **view: Any) -> TrainS
         tokenizer_files={"eos": END_OF_TEXT} if END_OF_TEXT in material.tokenizer.special_tokens else {},
         **view,
     )
+    if ARCHITECTURES[model_config.arch].learns == "counts":
+        return count(job, material.train.ids)
     return fit(job)
 
 
@@ -166,6 +171,37 @@ def fitted(model: ModelConfig, tokenizer: Tokenizer, vocab_given: bool) -> Model
             f"model.vocab_size: {model.vocab_size} is less than the tokenizer's {tokenizer.vocab_size}; leave it out"
         )
     return model
+
+
+def of_size(cfg: TrainRun, tokenizer: Tokenizer, given: Collection[str]) -> TrainRun:
+    """The run that cfg.size asks for, with every number it decides; what was given stays."""
+    assert cfg.size is not None
+    model = fitted(cfg.model, tokenizer, "model.vocab_size" in given)
+    fixed = {key: getattr(model, key) for key in vars(model) if f"model.{key}" in given and key not in KEPT}
+    chosen = sized(model, ARCHITECTURES[model.arch].build, cfg.size, fixed)
+    optim, loop = cfg.optim, cfg.train
+    if "optim.lr" not in given:
+        optim = replace(optim, lr=chosen.lr)
+    if "train.max_steps" not in given:
+        per_step = loop.batch_size * loop.grad_accum * (loop.seq_len or model.max_seq_len)
+        loop = replace(loop, max_steps=max(1, round(chosen.n_tokens / per_step)))
+    print(
+        f"size {cfg.size}: {chosen.n_parameters:,} parameters, {chosen.config.n_layers} layers of "
+        f"{chosen.config.d_model}, lr {optim.lr:.2e}, {loop.max_steps:,} steps"
+    )
+    return replace(cfg, size=None, model=chosen.config, optim=optim, train=loop)
+
+
+KEPT = ("arch", "vocab_size")
+"""Fields that a size never decides."""
+
+
+def known_tokenizer(cfg: TrainRun) -> Tokenizer | None:
+    """The tokenizer of a run that was started before, if it is there already."""
+    if cfg.data.prepared:
+        return load_tokenizer(cfg.data.prepared)
+    place = cfg.run / "tokenizer.json" if cfg.tokenizer.kind in TOKENIZERS else Path(cfg.tokenizer.kind)
+    return load_tokenizer(place) if place.exists() else None
 
 
 def sampler(material: Material, prompt: str | None, seq_len: int) -> Callable[[nn.Module], str]:

@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from legollm.components.masks import Near
+from legollm.components.flex import attend_flex
+from legollm.components.masks import Near, Ragged, SparseMask
+from legollm.components.tiled import attend_tiled
+from legollm.errors import ConfigError
 from legollm.interfaces import LayerCache, Mask
 
 
@@ -31,16 +34,29 @@ class Attention(nn.Module):
         bias: bool = False,
         dropout: float = 0.0,
         window: int | None = None,
+        position_bias: nn.Module | None = None,
+        sinks: bool = False,
+        scale: float | None = None,
     ) -> None:
-        """window: the nearest tokens a token sees, itself included; None for all before it."""
+        """window: the nearest tokens a token sees, itself included; None for all before it.
+
+        position_bias: (T,) and (S,) positions of queries and keys, or (B, T) and (B, S), to what is added to the
+        scores, (H, T, S) or (B, H, T, S).
+        sinks: one learned logit per head that takes part in the softmax and has no value, so that a head may attend to
+        nothing (gpt-oss; Xiao et al. 2023, arXiv:2309.17453, section 3.3).
+        scale: what products of queries and keys are multiplied by; None is 1 / sqrt(d_head).
+        """
         super().__init__()
         self.n_kv_heads, self.d_head, self.dropout, self.window = n_kv_heads, d_head, dropout, window
+        self.scale = scale
         self.q_proj = nn.Linear(d_model, n_heads * d_head, bias=bias)
         self.k_proj = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
         self.v_proj = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
         self.o_proj = nn.Linear(n_heads * d_head, d_model, bias=bias)
         self.q_norm, self.k_norm = head_norm(d_head), head_norm(d_head)
         self.rope = rope
+        self.position_bias = position_bias
+        self.sinks = nn.Parameter(torch.zeros(n_heads)) if sinks else None
 
     @property
     def kv_shape(self) -> tuple[int, int]:
@@ -56,10 +72,23 @@ class Attention(nn.Module):
         q, k = self.rope(self.q_norm(q), self.k_norm(k), positions)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, S, Dh)
+        bias = None
+        if self.position_bias is not None:
+            bias = self.position_bias(positions, key_positions(mask, positions, k.size(2)))
         if self.window is not None:
             mask = Near(mask, self.window, q.device)
-        y = attend(q, k, v, mask, dropout=self.dropout if self.training else 0.0)  # (B, H, T, Dh)
+        dropout = self.dropout if self.training else 0.0
+        y = attend(q, k, v, mask, bias=bias, sinks=self.sinks, scale=self.scale, dropout=dropout)  # (B, H, T, Dh)
         return self.o_proj(y.transpose(1, 2).flatten(-2))
+
+
+def key_positions(mask: Mask, positions: Tensor, n_keys: int) -> Tensor:
+    """Where the keys stand: (S,), or (B, S) for ragged rows. positions: of the queries, (T,) or (B, T)."""
+    if isinstance(mask, Ragged):
+        return mask.key_positions
+    if positions.size(-1) == n_keys:
+        return positions
+    return torch.arange(n_keys, device=positions.device)  # a cache whose rows are equally long holds all from 0
 
 
 def attend(
@@ -68,28 +97,36 @@ def attend(
     v: Tensor,
     mask: Mask,
     *,
+    bias: Tensor | None = None,
+    sinks: Tensor | None = None,
+    scale: float | None = None,
     dropout: float = 0.0,
-    backend: Literal["naive", "sdpa"] | None = None,
+    backend: Literal["naive", "sdpa", "flex", "tiled"] | None = None,
 ) -> Tensor:
-    """softmax(q k^T / sqrt(Dh)) v over the keys that `mask` allows; None takes the faster of the equal backends.
+    """softmax(scale q k^T + bias) v over the keys that `mask` allows; None takes the fastest of the equal backends.
 
-    q: (B, H, T, Dh), k and v: (B, K, S, Dh) with H a multiple of K -> (B, H, T, Dh).
+    q: (B, H, T, Dh), k and v: (B, K, S, Dh) with H a multiple of K -> (B, H, T, Dh). scale: None is 1 / sqrt(Dh).
+    bias: (H, T, S) or (B, H, T, S). sinks: (H,), one more score per head, of a key whose value is zero.
+
+    Raises:
+        ConfigError: a backend that cannot do what is asked.
     """
     T, S = q.size(-2), k.size(-2)
+    if backend is None and isinstance(mask, SparseMask):
+        return mask.attend(q, k, v, bias=bias, sinks=sinks, scale=scale, dropout=dropout)
+    backend = backend or faster_backend(q, k)
+    if dropout and backend in ("flex", "tiled"):
+        raise ConfigError(f"dropout: the {backend} backend has none, found {dropout}; use sdpa or naive")
     allowed = mask.allowed(T, S)
+    if backend == "tiled":
+        return attend_tiled(q, k, v, allowed, bias=bias, sinks=sinks, scale=scale)
+    if backend == "flex":
+        return attend_flex(q, k, v, allowed, bias=bias, sinks=sinks, scale=scale)
     if allowed is None and 1 < T < S:  # new tokens after cached ones: the last query sees the last key
         allowed = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-    if (backend or faster_backend(q, k)) == "naive":
-        return attend_naive(q, k, v, allowed, dropout=dropout)
-    return F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=allowed,
-        is_causal=allowed is None and T > 1,
-        dropout_p=dropout,
-        enable_gqa=q.size(1) != k.size(1),
-    )
+    if backend == "naive":
+        return attend_naive(q, k, v, allowed, bias=bias, sinks=sinks, scale=scale, dropout=dropout)
+    return attend_sdpa(q, k, v, allowed, bias=bias, sinks=sinks, scale=scale, dropout=dropout)
 
 
 def faster_backend(q: Tensor, k: Tensor) -> Literal["naive", "sdpa"]:
@@ -102,16 +139,70 @@ def faster_backend(q: Tensor, k: Tensor) -> Literal["naive", "sdpa"]:
     return "naive" if q.device.type == "cpu" and q.dtype == torch.bfloat16 and short else "sdpa"
 
 
-def attend_naive(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, *, dropout: float) -> Tensor:
+def attend_naive(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    allowed: Tensor | None,
+    *,
+    bias: Tensor | None,
+    sinks: Tensor | None,
+    scale: float | None,
+    dropout: float,
+) -> Tensor:
     """Attention as the paper writes it. allowed: None (causal, T == S or T == 1), (T, S) or (B, 1, T, S)."""
     (B, H, T, Dh), (K, S) = q.shape, k.shape[1:3]
     # The H/K query heads of one key head become rows of one matrix, so that keys and values are not repeated.
-    q = (q * Dh**-0.5).reshape(B, K, H // K * T, Dh)
+    q = (q * (Dh**-0.5 if scale is None else scale)).reshape(B, K, H // K * T, Dh)
     scores = (q @ k.transpose(-2, -1)).view(B, K, H // K, T, S)
+    if bias is not None:
+        scores = scores + bias.to(q.dtype).view(-1, K, H // K, T, S)
     if allowed is None and T > 1:
         scores = scores + torch.full((T, S), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
     elif allowed is not None:
         hidden = torch.zeros_like(allowed, dtype=q.dtype).masked_fill_(~allowed, -torch.inf)
         scores = scores + (hidden if hidden.dim() == 2 else hidden.unsqueeze(2))
-    weights = F.dropout(scores.softmax(-1), dropout).flatten(2, 3)  # (B, K, H/K * T, S)
+    if sinks is None:
+        weights = scores.softmax(-1)
+    else:
+        sink = sinks.to(q.dtype).view(K, H // K, 1, 1).expand(B, -1, -1, T, 1)
+        weights = torch.cat([scores, sink], -1).softmax(-1)[..., :-1]
+    weights = F.dropout(weights, dropout).flatten(2, 3)  # (B, K, H/K * T, S)
     return (weights @ v).view(B, H, T, Dh)
+
+
+def attend_sdpa(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    allowed: Tensor | None,
+    *,
+    bias: Tensor | None,
+    sinks: Tensor | None,
+    scale: float | None,
+    dropout: float,
+) -> Tensor:
+    """PyTorch's fused attention; what it has no word for goes into its mask, as numbers added to the scores."""
+    H, T, S = q.size(1), q.size(2), k.size(2)
+    mask = allowed
+    if bias is not None or sinks is not None:
+        if allowed is None:
+            allowed = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+        added = q.new_zeros(()) if bias is None else bias.to(q.dtype)
+        mask = torch.where(allowed, added, -torch.inf)  # (T, S), (H, T, S) or (B, 1 or H, T, S)
+        if sinks is not None:  # one more key of zeros, whose score is the sink's logit and whose value is nothing
+            mask = mask.expand(*mask.shape[:-3], H, T, S)
+            sink = sinks.to(q.dtype).view(H, 1, 1).expand(*mask.shape[:-1], 1)
+            mask = torch.cat([mask, sink], -1)
+            k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
+        mask = mask.expand(q.size(0), -1, -1, -1) if mask.dim() == 3 else mask
+    return F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=mask,
+        is_causal=mask is None and T > 1,
+        dropout_p=dropout,
+        scale=scale,
+        enable_gqa=q.size(1) != k.size(1),
+    )

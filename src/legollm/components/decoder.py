@@ -42,26 +42,35 @@ class Decoder(nn.Module):
         positions: Tensor | None = None,
         cache: Cache | None = None,
         at: Tensor | None = None,
+        mask: Mask | None = None,
     ) -> Tensor:
         """tokens: (B, T) int64 -> logits (B, T, V). With a cache, `tokens` continue what it holds.
 
         positions: None, or (B, T) for rows of unequal length, -1 at padding.
         at: None, or (B, T) bool: logits are wanted only there, and come as (N, V). The head is often half the work.
+        mask: what tokens see where that is not all before them: a prefix in both directions, their own document.
         """
-        x = self.hidden(tokens, positions, cache)
+        x = self.hidden(tokens, positions, cache, mask)
         return self.lm_head(x if at is None else x[at])
 
-    def hidden(self, tokens: Tensor, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        cache: Cache | None = None,
+        mask: Mask | None = None,
+    ) -> Tensor:
         """The states before `lm_head`, (B, T, D), for those who do not want all logits at once."""
-        mask: Mask
+        usual: Mask
         layers: Sequence[LayerCache | None] = [None] * len(self.blocks)
         if cache is not None:
             layers = cache.layers
-            positions, mask = cache.place(tokens.size(1), positions)
+            positions, usual = cache.place(tokens.size(1), positions)
         elif positions is not None:
-            mask = Ragged(positions, positions)
+            usual = Ragged(positions, positions)
         else:
-            positions, mask = torch.arange(tokens.size(1), device=tokens.device), Causal()
+            positions, usual = torch.arange(tokens.size(1), device=tokens.device), Causal()
+        mask = usual if mask is None else mask
         x = self.embed(tokens, positions)  # (B, T, D)
         for block, layer in zip(self.blocks, layers, strict=True):
             x = block(x, positions, mask, layer)

@@ -2,11 +2,32 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from legollm.errors import ContextError
 from legollm.interfaces import Mask
+
+
+@runtime_checkable
+class SparseMask(Mask, Protocol):
+    """A mask that knows a cheaper way than to compute all scores and hide some."""
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None,
+        sinks: Tensor | None,
+        scale: float | None,
+        dropout: float,
+    ) -> Tensor:
+        """What components.attention.attend computes, of the keys that are allowed and no others."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,3 +80,59 @@ class Near:
         near = torch.ones(n_queries, n_keys, dtype=torch.bool, device=self.device).triu(last - self.window + 1)
         allowed = self.mask.allowed(n_queries, n_keys)
         return near.tril(last) if allowed is None else near & allowed
+
+
+@dataclass(frozen=True, eq=False)
+class Everything:
+    """Attention in both directions, as an encoder has it: every token sees all columns that hold text."""
+
+    device: torch.device
+    key_positions: Tensor | None = None
+    """(B, S) int64 with -1 at padding; None for rows of equal length."""
+
+    def allowed(self, n_queries: int, n_keys: int) -> Tensor:
+        """(T, S) or (B, 1, T, S). A row of padding alone sees its padding: who sees nothing would be NaN."""
+        if self.key_positions is None:
+            return torch.ones((), dtype=torch.bool, device=self.device).expand(n_queries, n_keys)
+        text = self.key_positions >= 0  # (B, S)
+        return (text | ~text.any(1, keepdim=True))[:, None, None].expand(-1, 1, n_queries, n_keys)
+
+
+@dataclass(frozen=True, eq=False)
+class Documents:
+    """Causal attention in rows that hold several texts one after the other: a token sees the one it belongs to.
+
+    Packed so, documents are trained on as if each were alone (Krell et al. 2021, arXiv:2107.02027). Learned positions
+    have to start again with each document; relative ones need not.
+    """
+
+    ids: Tensor
+    """(B, S) int64, of each column the document it belongs to; padding is one more document."""
+
+    def allowed(self, n_queries: int, n_keys: int) -> Tensor:
+        """(B, 1, T, S).
+
+        Raises:
+            ContextError: ids of fewer or more columns than there are keys.
+        """
+        if self.ids.size(1) != n_keys:
+            raise ContextError(f"documents: ids of {self.ids.size(1)} columns for {n_keys} tokens; give one to each")
+        same = self.ids[:, n_keys - n_queries :, None] == self.ids[:, None, :]
+        return same.tril(n_keys - n_queries).unsqueeze(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """The first tokens of a row all see each other, those after them what came before.
+
+    A prompt is there as a whole and need not be read in order (Raffel et al. 2019, arXiv:1910.10683, section 3.2).
+    """
+
+    lengths: Tensor
+    """(B,) int64, tokens in the prefix of each row."""
+
+    def allowed(self, n_queries: int, n_keys: int) -> Tensor:
+        """(B, 1, T, S). A prefix has to be read in one piece: its keys cannot be seen before they are there."""
+        columns = torch.arange(n_keys, device=self.lengths.device)
+        causal = columns <= columns[n_keys - n_queries :, None]
+        return causal | (columns < self.lengths[:, None, None, None])

@@ -1,10 +1,10 @@
-"""The bytes of a text file -> its characters, in blocks of bounded size; whatever is no text is found and placed."""
+"""A text file -> blocks of bounded size that are valid UTF-8; whatever is no text is found and placed."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from legollm.data.documents import BLOCK_BYTES, BadRows
+from legollm.data.documents import BLOCK_BYTES, BadRows, n_characters, n_lines, next_character
 from legollm.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
@@ -21,12 +21,12 @@ MAGIC = {
 }
 """First bytes of files that are often taken for text."""
 
-Block = tuple[str, int, bool]
-"""Text, its line, and whether a new document begins with it."""
+Block = tuple[bytes, int, bool]
+"""Text in UTF-8, its line, and whether a new document begins with it."""
 
 
 def text_blocks(path: Path, name: str, bad_rows: BadRows) -> Iterator[Block]:
-    """The decoded text in blocks that end with a line where lines are short enough."""
+    """The checked text in blocks that end with a line where lines are short enough."""
     with opened(path, name) as file:
         if not looks_like_text(file, name, bad_rows):
             return
@@ -37,12 +37,24 @@ def text_blocks(path: Path, name: str, bad_rows: BadRows) -> Iterator[Block]:
             rest = b""
             if not data.endswith(b"\n"):
                 data, rest = _split_last_character(data)
-            text = _decoded(data, name, line, bad_rows)
+            text = _checked(data, name, line, bad_rows)
             if text:
                 yield text, line, False
-            line += data.count(b"\n")
+            line += n_lines(data)
         if rest:
             bad_rows.found(name, line, "the file ends in the middle of a UTF-8 character; restore its end")
+
+
+def count_text(name: str, path: Path) -> tuple[int, int]:
+    """Bytes and characters of a text file, quickly: whether they are text shows when they are read."""
+    n_bytes = n_chars = 0
+    with opened(path, name) as file:
+        if file.read(len(BOM)) != BOM:
+            file.seek(0)
+        while data := file.read(BLOCK_BYTES):
+            n_bytes += len(data)
+            n_chars += n_characters(data)
+    return n_bytes, n_chars
 
 
 def opened(path: Path, name: str) -> BinaryIO:
@@ -77,30 +89,36 @@ def _split_last_character(data: bytes) -> tuple[bytes, bytes]:
     return data, b""
 
 
-def _decoded(data: bytes, name: str, line: int, bad_rows: BadRows) -> str:
-    """The text of a block; lines that are no text are reported and left out."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = None
-    if text is not None and "\0" not in text:
-        return text
+def _checked(data: bytes, name: str, line: int, bad_rows: BadRows) -> bytes:
+    """The lines of a block that are text; others are reported and left out."""
+    if _is_utf8(data) and b"\0" not in data:
+        return data
     good = []
-    for offset, row in enumerate(_lines(data)):
+    for number, row in enumerate(_lines(data), start=line):
         try:
-            decoded = row.decode("utf-8")
+            row.decode("utf-8")
         except UnicodeDecodeError as error:
             byte = row[error.start]
             what = f"byte 0x{byte:02x} at column {error.start + 1} is not UTF-8; convert the file, or fix this line"
-            bad_rows.found(name, line + offset, what)
+            bad_rows.found(name, number, what)
             continue
-        if "\0" in decoded:
-            column = decoded.index("\0") + 1
+        if b"\0" in row:
+            column = row.decode("utf-8").index("\0") + 1
             what = f"NUL character at column {column}; text has none: is this a binary file?"
-            bad_rows.found(name, line + offset, what)
+            bad_rows.found(name, number, what)
             continue
-        good.append(decoded)
-    return "".join(good)
+        good.append(row)
+    return b"".join(good)
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _lines(data: bytes) -> list[bytes]:
@@ -112,21 +130,22 @@ def _lines(data: bytes) -> list[bytes]:
 
 def separated(blocks: Iterator[Block], separator: str) -> Iterator[Block]:
     """Cut blocks at every separator, also at one that lies across two blocks."""
-    buffer, line, new_document = "", 1, False
-    for text, first_line, _ in blocks:
+    mark = separator.encode("utf-8", "surrogatepass")  # half a surrogate pair is found nowhere
+    buffer, line, new_document = b"", 1, False
+    for data, first_line, _ in blocks:
         if not buffer:
             line = first_line
-        *documents, buffer = (buffer + text).split(separator)
+        *documents, buffer = (buffer + data).split(mark)
         for document in documents:
             if document:
                 yield document, line, new_document
             new_document = True
-            line += document.count("\n") + separator.count("\n")
+            line += document.count(b"\n") + mark.count(b"\n")
         # all but what may be the beginning of a separator can go: the memory stays bounded in a document of any length
-        n_ready = len(buffer) - len(separator) + 1
+        n_ready = next_character(buffer, len(buffer) - len(mark) + 1)
         if n_ready > 0:
             yield buffer[:n_ready], line, new_document
-            line += buffer.count("\n", 0, n_ready)
+            line += buffer.count(b"\n", 0, n_ready)
             buffer, new_document = buffer[n_ready:], False
     if buffer:
         yield buffer, line, new_document

@@ -13,15 +13,17 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from legollm.data.cutting import cut_pieces, cut_rule
-from legollm.data.documents import BadRows
+from legollm.data.documents import BadRows, n_characters
 from legollm.data.loader import FORMAT, FORMAT_VERSION
 from legollm.data.sources import Source, Split
 from legollm.data.split import SplitPlan, SplitRule, plan_split, split_pieces
@@ -64,8 +66,8 @@ class Prepared:
     written: bool
 
 
-Progress = Callable[[int], None]
-"""Called with the bytes of text tokenised so far."""
+Progress = Callable[[str, int, int | None], None]
+"""Called with the stage ("reading", "tokenising"), the bytes of text it is through with, and of how many if known."""
 
 
 def prepare(
@@ -83,16 +85,17 @@ def prepare(
     Raises:
         DataError: text that cannot be read, divided or tokenised; names file and line.
     """
-    inputs = _inputs(source, tokenizer, options)
+    begin = partial(_begin, source, tokenizer, folder, options, progress)
+    with ThreadPoolExecutor(1) as beside:
+        hashes = beside.submit(source.fingerprint)  # hashing leaves Python to others, so it runs beside the plan
+        plan = None if (folder / "meta.json").exists() else begin()  # a finished folder may need no plan
+        inputs = _inputs(source.name, hashes.result(), tokenizer, options)
     stamp = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     done = _finished(folder, stamp)
     if done is not None:
         return Prepared(folder, done, written=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "meta.json").unlink(missing_ok=True)
-    tokenizer.save(folder / "tokenizer.json")
+    plan = plan or begin()
     bad_rows = BadRows(source.on_bad_row)
-    plan = plan_split(source, options.split, val_fraction=options.val_fraction, seed=options.seed)
     counts = _write_splits(source, tokenizer, folder, plan, bad_rows, options.n_workers, progress)
     meta = {
         "format": FORMAT,
@@ -108,7 +111,18 @@ def prepare(
     return Prepared(folder, meta, written=True)
 
 
-def _inputs(source: Source, tokenizer: Tokenizer, options: PrepareOptions) -> dict[str, Any]:
+def _begin(
+    source: Source, tokenizer: Tokenizer, folder: Path, options: PrepareOptions, progress: Progress | None
+) -> SplitPlan:
+    """Make the folder an unfinished one with its tokenizer, and decide what goes where."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "meta.json").unlink(missing_ok=True)
+    tokenizer.save(folder / "tokenizer.json")
+    read = None if progress is None else lambda n_bytes: progress("reading", n_bytes, None)
+    return plan_split(source, options.split, val_fraction=options.val_fraction, seed=options.seed, progress=read)
+
+
+def _inputs(name: str, fingerprint: dict[str, Any], tokenizer: Tokenizer, options: PrepareOptions) -> dict[str, Any]:
     """All that decides the bytes; the number of workers does not."""
     choices = asdict(options)
     del choices["n_workers"]
@@ -118,7 +132,7 @@ def _inputs(source: Source, tokenizer: Tokenizer, options: PrepareOptions) -> di
             "fingerprint": tokenizer.fingerprint,
             "vocab_size": tokenizer.vocab_size,
         },
-        "source": {"name": source.name, **source.fingerprint()},
+        "source": {"name": name, **fingerprint},
         "options": choices,
         "end_of_document": END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else None,
     }
@@ -154,16 +168,16 @@ class _SplitWriter:
 
     def write(self, task: Task, encoded: Encoded) -> None:
         """Those pieces of a task that are of this split."""
-        mine = np.array([split == self.split for split, _ in task])
-        lengths = np.diff(encoded.offsets)
-        ids = encoded.ids if mine.all() else encoded.ids[np.repeat(mine, lengths)]
         pieces = [piece for split, piece in task if split == self.split]
         if not pieces:
             return
+        mine = np.array([split == self.split for split, _ in task])
+        lengths = np.diff(encoded.offsets)
+        ids = encoded.ids if mine.all() else encoded.ids[np.repeat(mine, lengths)]
         ends = np.array([piece.ends for piece in pieces])
         begins = np.append(not self.in_document, ends[:-1])
         offsets = np.cumsum(np.append(0, lengths[mine]))
-        if self.separator:
+        if self.separator and ends.any():
             ids = np.insert(ids, np.repeat(offsets[1:][ends], len(self.separator)), np.tile(self.separator, ends.sum()))
             offsets += len(self.separator) * np.cumsum(np.append(0, ends))
         self.idx.write((self.counts["n_tokens"] + offsets[:-1][begins]).astype("<u8").tobytes())
@@ -171,8 +185,8 @@ class _SplitWriter:
         self.hash.update(ids.data)
         self.in_document = not pieces[-1].ends
         self.counts["n_tokens"] += len(ids)
-        self.counts["n_bytes"] += int(encoded.n_bytes[mine].sum())
-        self.counts["n_chars"] += sum(len(piece.text) for piece in pieces)
+        self.counts["n_bytes"] += sum(len(piece.data) for piece in pieces)
+        self.counts["n_chars"] += sum(n_characters(piece.data) for piece in pieces)
         self.counts["n_documents"] += int(begins.sum())
 
     def sync(self) -> None:
@@ -199,7 +213,7 @@ def _write_splits(
             for writer in writers.values():
                 writer.write(task, encoded)
             if progress is not None:
-                progress(sum(writer.counts["n_bytes"] for writer in writers.values()))
+                progress("tokenising", sum(writer.counts["n_bytes"] for writer in writers.values()), plan.n_bytes)
         for writer in writers.values():
             writer.sync()
     for writer in writers.values():

@@ -68,10 +68,10 @@ def read_text(path: Path, name: str, options: SourceOptions, bad_rows: BadRows) 
     if options.separator is not None:
         blocks = separated(blocks, options.separator)
     held: Piece | None = None  # one piece behind, because only the next one tells whether a document ends here
-    for text, line, new_document in blocks:
+    for data, line, new_document in blocks:
         if held is not None:
             yield held._replace(ends=new_document)
-        held = Piece(text, name, line, ends=False)
+        held = Piece(data, name, line, ends=False)
     if held is not None:
         yield held._replace(ends=True)
 
@@ -81,12 +81,12 @@ def read_jsonl(path: Path, name: str, options: SourceOptions, bad_rows: BadRows)
     seen: dict[int, int] = {}  # hash of an id -> its line; the ids themselves would be most of the memory
     for line, row in read_rows(path, name, bad_rows):
         try:
-            text = _text_field(row, options.field)
+            data = _text_field(row, options.field)
             _check_new(row, options.id_field, seen, line)
         except _BadRow as bad:
             bad_rows.found(name, line, str(bad))
             continue
-        yield Piece(text, name, line, ends=True)
+        yield Piece(data, name, line, ends=True)
 
 
 def read_rows(path: Path, name: str, bad_rows: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -153,14 +153,14 @@ def _check_nesting(data: bytes) -> None:
             depth -= 1
 
 
-def _text_field(row: dict[str, Any], field: str) -> str:
+def _text_field(row: dict[str, Any], field: str) -> bytes:
     if field not in row:
         hint = next((f"this is {what}" for key, what in SHAPES.items() if key in row), "name another with field=...")
         raise _BadRow(f"no field '{field}'; the row has {', '.join(map(repr, row)) or 'none'}: {hint}")
     return _checked_text(row[field], field)
 
 
-def _checked_text(value: object, field: str) -> str:
+def _checked_text(value: object, field: str) -> bytes:
     if not isinstance(value, str):
         raise _BadRow(f"field '{field}' holds {type(value).__name__}, not text; name another with field=...")
     if not value:
@@ -168,10 +168,9 @@ def _checked_text(value: object, field: str) -> str:
     if "\0" in value:
         raise _BadRow(f"NUL character in field '{field}'; text has none")
     try:
-        value.encode("utf-8")
+        return value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise _BadRow(f"field '{field}' holds half a surrogate pair at character {error.start + 1}") from error
-    return value
 
 
 def _check_new(row: dict[str, Any], id_field: str | None, seen: dict[int, int], line: int) -> None:
@@ -206,11 +205,11 @@ def read_parquet(path: Path, name: str, options: SourceOptions, bad_rows: BadRow
             for value in batch.column(0).to_pylist():
                 row += 1
                 try:
-                    text = _checked_text(value, options.field)
+                    data = _checked_text(value, options.field)
                 except _BadRow as bad:
                     bad_rows.found(name, row, str(bad))
                     continue
-                yield Piece(text, name, row, ends=True)
+                yield Piece(data, name, row, ends=True)
 
 
 TABLE_READERS: dict[str, Reader] = {".jsonl": read_jsonl, ".parquet": read_parquet}

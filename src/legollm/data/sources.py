@@ -36,6 +36,8 @@ class Source(Protocol):
     """The splits it comes with; empty if it is one heap of documents."""
     on_bad_row: OnBadRow
     """What its options say about rows that cannot be read."""
+    plain: Mapping[str, Path] | None
+    """Its files, by name, if their bytes are its text and each is one document; None otherwise."""
 
     def pieces(self, bad_rows: BadRows, split: Split | None = None) -> Iterator[Piece]:
         """Documents in bounded pieces, lazily; all of them, or those of one of its own splits.
@@ -65,6 +67,9 @@ class FileSource:
         self.split_of_file = splits
         self.splits: tuple[Split, ...] = ("train", "val") if splits else ()
         self.on_bad_row = options.on_bad_row
+        is_table = any(path.suffix.lower() in TABLE_READERS for path in files.values())
+        as_it_is = options.separator is None and options.on_bad_row == "stop"
+        self.plain = files if as_it_is and not is_table else None
 
     def pieces(self, bad_rows: BadRows, split: Split | None = None) -> Iterator[Piece]:
         n_pieces = 0
@@ -96,13 +101,14 @@ class WorldSource:
         self.splits: tuple[Split, ...] = ("train", "val")
         self.options = options
         self.on_bad_row = options.on_bad_row
+        self.plain: Mapping[str, Path] | None = None
 
     def pieces(self, bad_rows: BadRows, split: Split | None = None) -> Iterator[Piece]:
         size = {"train": self.options.world_bytes, "val": self.options.world_bytes // VAL_SHARE_OF_WORLD}
         for part in self.splits if split is None else (split,):
             texts = world.corpus(self.options.world_seed, size[part], part)
             for number, text in enumerate(texts, start=1):
-                yield Piece(text, f"world/{part}", number, ends=True)
+                yield Piece(text.encode("utf-8"), f"world/{part}", number, ends=True)
 
     def fingerprint(self) -> dict[str, Any]:
         """The generator's own code and what it is told decide every byte."""

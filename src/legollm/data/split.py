@@ -6,11 +6,12 @@ own:  as the corpus itself comes divided.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from legollm.data.documents import BadRows, Piece
+from legollm.data.decoding import count_text
+from legollm.data.documents import BadRows, Piece, n_characters, place_of_character
 from legollm.data.sources import Source, Split
 from legollm.errors import DataError
 
@@ -29,35 +30,57 @@ class SplitPlan:
     """hash: one byte per document, 1 if it is for validation."""
     n_train_chars: int = 0
     """tail: how many characters come before the cut."""
+    n_bytes: int | None = None
+    """Bytes of text in all; unknown where nothing had to be read."""
 
 
-def plan_split(source: Source, rule: SplitRule, *, val_fraction: float, seed: int) -> SplitPlan:
+def plan_split(
+    source: Source, rule: SplitRule, *, val_fraction: float, seed: int, progress: Callable[[int], None] | None = None
+) -> SplitPlan:
     """Read the corpus once and decide for each document; val_fraction is from 0 up to below 1.
+
+    progress: called with the bytes of text read so far, where documents have to be found.
 
     Raises:
         DataError: no document for one of the splits.
     """
     if source.splits:
         return SplitPlan("own")
-    n_chars, in_val = 0, bytearray()
+    if source.plain is not None and rule == "auto" and not _enough(len(source.plain), val_fraction):
+        rule = "tail"
+    if source.plain is not None and rule == "tail":
+        counts = [count_text(name, path) for name, path in source.plain.items()]
+        return _plan_tail(sum(n for n, _ in counts), sum(n for _, n in counts), val_fraction)
+    n_bytes, n_chars, in_val = 0, 0, bytearray()
     salt = f"{seed}:".encode()
     digest = hashlib.sha256(salt)
     for piece in source.pieces(BadRows(source.on_bad_row)):
-        n_chars += len(piece.text)
+        n_bytes += len(piece.data)
+        n_chars += n_characters(piece.data)
+        if progress is not None:
+            progress(n_bytes)
         if rule != "tail":  # which asks only where the text ends
-            digest.update(piece.text.encode("utf-8"))
+            digest.update(piece.data)
         if piece.ends:
             in_val.append(int.from_bytes(digest.digest()[:8], "big") < val_fraction * 2**64)
             digest = hashlib.sha256(salt)
     if rule == "auto":
-        rule = "hash" if len(in_val) * val_fraction >= ENOUGH_DOCUMENTS else "tail"
+        rule = "hash" if _enough(len(in_val), val_fraction) else "tail"
     if rule == "tail":
-        return SplitPlan("tail", n_train_chars=int(n_chars * (1 - val_fraction)))
+        return _plan_tail(n_bytes, n_chars, val_fraction)
     if val_fraction > 0 and not 0 < sum(in_val) < len(in_val):
         empty = "validation" if not any(in_val) else "training"
         hint = "use split=tail, or another val_fraction or seed"
         raise DataError(f"{source.name}: by content hash none of {len(in_val)} documents is for {empty}; {hint}")
-    return SplitPlan("hash", in_val=bytes(in_val))
+    return SplitPlan("hash", in_val=bytes(in_val), n_bytes=n_bytes)
+
+
+def _plan_tail(n_bytes: int, n_chars: int, val_fraction: float) -> SplitPlan:
+    return SplitPlan("tail", n_train_chars=int(n_chars * (1 - val_fraction)), n_bytes=n_bytes)
+
+
+def _enough(n_documents: int, val_fraction: float) -> bool:
+    return n_documents * val_fraction >= ENOUGH_DOCUMENTS
 
 
 def split_pieces(source: Source, plan: SplitPlan, bad_rows: BadRows) -> Iterator[tuple[Split, Piece]]:
@@ -80,12 +103,13 @@ def split_pieces(source: Source, plan: SplitPlan, bad_rows: BadRows) -> Iterator
 def _tail_pieces(pieces: Iterator[Piece], n_train_chars: int) -> Iterator[tuple[Split, Piece]]:
     left = n_train_chars
     for piece in pieces:
-        if left >= len(piece.text):
+        n_chars = n_characters(piece.data)
+        if left >= n_chars:
             yield "train", piece
         elif left <= 0:
             yield "val", piece
         else:
-            first, second = piece.halves(left)
+            first, second = piece.halves(place_of_character(piece.data, left))
             yield "train", first
             yield "val", second
-        left -= len(piece.text)
+        left -= n_chars

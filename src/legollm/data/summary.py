@@ -88,7 +88,7 @@ def summarise(
 ) -> dict[str, Any]:
     """Figures about all documents of a corpus, read once, as JSON-ready values.
 
-    tokenizer: adds tokens and fertility; a document of more than half a megabyte is tokenised in parts, which may
+    tokenizer: adds tokens and fertility; a document of more than 64 kilobytes is tokenised in parts, which may
         add a token per part. overlap_of: adds what the two splits made by these options have in common.
 
     Raises:
@@ -101,14 +101,14 @@ def summarise(
     seen: set[bytes] = set()
     digest, length, in_word = hashlib.sha256(), 0, False
     for piece in source.pieces(bad_rows):
-        data = piece.text.encode("utf-8")
-        n_bytes += len(data)
-        n_words += len(piece.text.split()) - (in_word and not piece.text[0].isspace())
-        scripts.update(count_scripts(piece.text))
-        n_tokens += len(tokenizer.encode(piece.text)) if tokenizer is not None else 0
-        digest.update(data)
-        length += len(piece.text)
-        in_word = not piece.ends and not piece.text[-1].isspace()
+        text = piece.text
+        n_bytes += len(piece.data)
+        n_words += len(text.split()) - (in_word and not text[0].isspace())
+        scripts.update(count_scripts(text))
+        n_tokens += len(tokenizer.encode(text)) if tokenizer is not None else 0
+        digest.update(piece.data)
+        length += len(text)
+        in_word = not piece.ends and not text[-1].isspace()
         if piece.ends:
             lengths.append(length)
             n_chars += length
@@ -171,8 +171,9 @@ def _runs_of_words(pieces: Iterable[Piece]) -> Iterator[int]:
     before: list[str] = []
     begun = ""  # a word that the end of a piece may have cut
     for piece in pieces:
-        words = (begun + piece.text.lower()).split()
-        begun = words.pop() if words and not piece.ends and not piece.text[-1].isspace() else ""
+        text = piece.text
+        words = (begun + text.lower()).split()
+        begun = words.pop() if words and not piece.ends and not text[-1].isspace() else ""
         words = before + words
         for first in range(len(words) - OVERLAP_WORDS + 1):
             yield hash(tuple(words[first : first + OVERLAP_WORDS]))

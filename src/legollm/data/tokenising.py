@@ -1,4 +1,4 @@
-"""Pieces of text -> arrays of ids: here, in threads where the tokenizer is compiled, or in processes where it is not.
+"""Pieces of text -> arrays of ids: in threads where the tokenizer is compiled, in processes where it is not.
 
 Compiled code runs beside Python, so that threads of one process do, without copies and without a start of seconds;
 a tokenizer in Python needs processes. The ids, and the order they come in, are the same whoever found them.
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from legollm.data.cutting import MAX_CHARS
+from legollm.data.cutting import MAX_BYTES
 from legollm.data.documents import Piece
 from legollm.data.loader import Ids
 from legollm.data.sources import Split
@@ -25,8 +25,8 @@ from legollm.errors import DataError, TokenizerError
 from legollm.interfaces import Tokenizer
 from legollm.tokenizers import RegexBPETokenizer
 
-TASKS_AHEAD = 2
-"""Tasks in flight for each worker: one it works on, one that waits."""
+TASKS_AHEAD = 4
+"""Tasks in flight for each worker: one it works on, and some that wait, so that no writing to disk makes it wait."""
 
 Task = list[tuple[Split, Piece]]
 
@@ -36,20 +36,18 @@ class Encoded(NamedTuple):
 
     ids: Ids
     offsets: NDArray[np.int64]
-    n_bytes: NDArray[np.int64]
-    """Of each text, in UTF-8."""
 
 
 def tasks(parts: Iterator[tuple[Split, Piece]]) -> Iterator[Task]:
     """Pieces put together until there is enough text for a trip to a worker."""
     task: Task = []
-    n_chars = 0
+    n_bytes = 0
     for part in parts:
         task.append(part)
-        n_chars += len(part[1].text)
-        if n_chars >= MAX_CHARS:
+        n_bytes += len(part[1].data)
+        if n_bytes >= MAX_BYTES:
             yield task
-            task, n_chars = [], 0
+            task, n_bytes = [], 0
     if task:
         yield task
 
@@ -69,10 +67,8 @@ def tokenised(
     Raises:
         DataError: text the tokenizer does not know; names file and line.
     """
-    if n_workers == 1:
-        for task in todo:
-            yield task, _result(task, tokenizer, partial(encode, tokenizer, _texts(task)))
-    elif isinstance(tokenizer, RegexBPETokenizer) and tokenizer.compile():
+    if n_workers == 1 or (isinstance(tokenizer, RegexBPETokenizer) and tokenizer.compile()):
+        # a single thread is worth it, too: text is read and ids are hashed and written while it encodes
         with ThreadPoolExecutor(n_workers) as threads:
             yield from _in_order(todo, tokenizer, threads, n_workers, partial(encode, tokenizer))
     else:
@@ -86,7 +82,7 @@ def _in_order(
     tokenizer: Tokenizer,
     pool: Executor,
     n_workers: int,
-    work: Callable[[list[str]], Encoded],
+    work: Callable[[list[bytes]], Encoded],
 ) -> Iterator[tuple[Task, Encoded]]:
     waiting: deque[tuple[Task, Future[Encoded]]] = deque()
     for task in todo:
@@ -98,25 +94,24 @@ def _in_order(
         yield done, _result(done, tokenizer, future.result)
 
 
-def _texts(task: Task) -> list[str]:
-    return [piece.text for _, piece in task]
+def _texts(task: Task) -> list[bytes]:
+    return [piece.data for _, piece in task]
 
 
-def encode(tokenizer: Tokenizer, texts: list[str]) -> Encoded:
-    """The ids of `texts`, special tokens never parsed."""
+def encode(tokenizer: Tokenizer, texts: list[bytes]) -> Encoded:
+    """The ids of `texts`, which are valid UTF-8; special tokens never parsed."""
     dtype = id_type(tokenizer)
     if isinstance(tokenizer, RegexBPETokenizer):
-        wide, offsets = tokenizer.encode_batch_to_numpy(texts)
+        wide, offsets = tokenizer.encode_batch_to_numpy(texts, is_utf8=True)
         ids = wide.astype(dtype)
     else:
-        lists = tokenizer.encode_batch(texts)
+        lists = tokenizer.encode_batch([text.decode("utf-8") for text in texts])
         offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
         ids = np.fromiter(chain.from_iterable(lists), dtype, int(offsets[-1]))
-    n_bytes = [len(text) if text.isascii() else len(text.encode()) for text in texts]
-    return Encoded(ids, offsets, np.array(n_bytes, np.int64))
+    return Encoded(ids, offsets)
 
 
-def _encode_loaded(kind: type[Tokenizer], saved: Path, texts: list[str]) -> Encoded:
+def _encode_loaded(kind: type[Tokenizer], saved: Path, texts: list[bytes]) -> Encoded:
     return encode(_loaded(kind, saved), texts)
 
 

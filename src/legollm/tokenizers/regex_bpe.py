@@ -132,6 +132,11 @@ class RegexBPETokenizer(VocabularyTokenizer):
         tokenizer._adopt(model)
         return tokenizer
 
+    @property
+    def pattern(self) -> str:
+        """The regular expression that cuts text before any merging."""
+        return self._splitter.regex
+
     def _normalize(self, text: str) -> str:
         return unicodedata.normalize("NFC", text) if self._nfc else text
 
@@ -173,14 +178,16 @@ class RegexBPETokenizer(VocabularyTokenizer):
             self.engine = "python"
         return self._fast is not None
 
-    def _to_bytes(self, text: str | bytes) -> bytes:
+    def _to_bytes(self, text: str | bytes, is_utf8: bool = False) -> bytes:
         """The bytes that are cut and merged: UTF-8, in normal form C where the vocabulary asks for it.
+
+        is_utf8: bytes were checked before.
 
         Raises:
             TokenizerError: bytes that are no UTF-8.
         """
         if isinstance(text, bytes):
-            if text.isascii():
+            if text.isascii() or (is_utf8 and not self._nfc):
                 return text
             characters = checked_text(text)
             return text_bytes(self._normalize(characters)) if self._nfc else text
@@ -195,18 +202,19 @@ class RegexBPETokenizer(VocabularyTokenizer):
         return self.encode_batch_to_numpy([text])[0]
 
     def encode_batch_to_numpy(
-        self, texts: Sequence[str | bytes], *, threads: int = 1
+        self, texts: Sequence[str | bytes], *, threads: int = 1, is_utf8: bool = False
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """The ids of all texts in a row, and where each text's begin: text i has ids[offsets[i] : offsets[i + 1]].
 
-        threads: 0 for all cores; only the compiled engine uses more than one.
+        threads: 0 for all cores; only the compiled engine uses more than one. is_utf8: bytes among the texts were
+        checked before, and are not checked again; others would read as nonsense, or crash.
 
         Raises:
             TokenizerError: bytes that are no UTF-8.
         """
         fast = self._fast_encoder(sum(map(len, texts)))
         if fast is not None:
-            return fast.encode_batch([self._to_bytes(text) for text in texts], threads=threads or cores())
+            return fast.encode_batch([self._to_bytes(text, is_utf8) for text in texts], threads=threads or cores())
         lists = [self._encode_plainly(text if isinstance(text, str) else checked_text(text)) for text in texts]
         offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
         return np.array([i for ids in lists for i in ids], np.int32), offsets

@@ -71,6 +71,7 @@ class VocabularyTokenizer(ABC):
         self._special = dict(special)
         self._table = self._ordinary | {i: name.encode() for i, name in names.items()}
         self._vocab_size = max(self._table, default=-1) + 1
+        self._fingerprint: str | None = None
 
     def _set_trained(self, ordinary: Sequence[bytes], special_tokens: Sequence[str]) -> None:
         """Ids in order: ordinary tokens first, special tokens after them."""
@@ -96,7 +97,9 @@ class VocabularyTokenizer(ABC):
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all that defines this tokenizer: equal fingerprints give equal ids."""
-        return fingerprint(self._state())
+        if self._fingerprint is None:  # a tenth of a second for a large vocabulary
+            self._fingerprint = fingerprint(self._state())
+        return self._fingerprint
 
     def encode(
         self,

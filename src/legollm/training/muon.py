@@ -82,7 +82,8 @@ def matrix_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]
 
     A head or an embedding is a matrix of one row per token, of which a batch touches few: those rows are vectors.
     """
-    head = {id(p) for p in getattr(model, "lm_head", nn.Identity()).parameters()}
+    heads = [one for name, one in model.named_children() if name in ("lm_head", "head")]
+    head = {id(p) for one in heads for p in one.parameters()}
     linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear) and id(m.weight) not in head}
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     parts = [

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from legollm.device import Device, Precision, autocast, pick_precision
 from legollm.errors import ConfigError, DivergedError
 from legollm.interfaces import BatchSource, MetricLog, Objective
+from legollm.training.balance import balance_figures
 
 MAX_SKIPS = 3
 """Steps in a row whose loss or gradient is not finite before the run stops."""
@@ -148,7 +149,15 @@ def train(
         if due(state.step, cfg.log_every) or state.step == cfg.max_steps:
             now = time.perf_counter()
             rate, state.seconds = tokens_since / (now - since), state.seconds + now - since
-            log(state.step, loss=loss, lr=lr, grad_norm=norm, tokens=state.n_tokens, tokens_per_s=rate)
+            log(
+                state.step,
+                loss=loss,
+                lr=lr,
+                grad_norm=norm,
+                tokens=state.n_tokens,
+                tokens_per_s=rate,
+                **balance_figures(model),
+            )
             since, tokens_since = time.perf_counter(), 0
         paused = time.perf_counter()
         if due(state.step, cfg.eval_every) or state.step == cfg.max_steps:

@@ -1,0 +1,160 @@
+"""`legollm classify train` and `label`: texts and their labels -> a model that labels texts."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from legollm.architectures import ARCHITECTURES
+from legollm.architectures.encoder_classifier import EncoderClassifierConfig
+from legollm.checkpoints.loading import load
+from legollm.commands.fit import Job, Resume, fit, open_run
+from legollm.commands.material import TokenizerConfig
+from legollm.commands.pairs import PairTokenizer, pair_tokenizer
+from legollm.components.encoder import EncoderClassifier
+from legollm.config import Resolved
+from legollm.data.pairs import Labelled, ShuffledBatches, TextPair, in_order, label_batch, read_pairs, split_pairs
+from legollm.data.prepare import END_OF_TEXT
+from legollm.device import seed_of
+from legollm.errors import CheckpointError, ConfigError, DataError
+from legollm.training.optim import OptimConfig
+from legollm.training.pairs import LabelOfText
+from legollm.training.train import TrainConfig, TrainState
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTextConfig:
+    """Where the texts and their labels come from."""
+
+    SHORTHAND: ClassVar[str] = "source"
+
+    source: Path
+    """A .jsonl file whose rows have a text and a label, both text."""
+    text_field: str = "text"
+    """The field of a row that is read."""
+    label_field: str = "label"
+    """The field of a row that says what it is."""
+    val_fraction: float = 0.1
+    """Share of the texts that is kept for validation; none of them is trained on."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_fraction < 1:
+            raise ConfigError(f"val_fraction: a share between 0 and 1, found {self.val_fraction}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyRun:
+    """A whole training run over labelled texts."""
+
+    data: LabelledTextConfig
+    run: Path = Path("runs/classify")
+    """The run's folder."""
+    seed: int = 1337
+    """Decides everything that is random: the first weights, the order of the texts, dropout."""
+    resume: Resume = "auto"
+    """auto continues where the run stopped, never refuses a folder that holds a run, a number continues that step."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: EncoderClassifierConfig = field(default_factory=EncoderClassifierConfig)
+    """vocab_size is that of the tokenizer and labels are those of the file, whatever is said here."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(max_steps=500, batch_size=32))
+
+
+def train(run: Resolved[ClassifyRun]) -> None:
+    """Train an encoder to label texts, and count how many unseen texts it labels right.
+
+    legollm classify train data.source=reviews.jsonl run=runs/reviews
+    """
+    state, right, n_val = fit_labels(run.value)
+    print(f"{run.value.run}: {state.step} steps, {state.n_tokens:,} texts, {state.seconds:.0f} s of training")
+    print(f"right on unseen texts: {right} of {n_val} ({right / n_val:.2%})")
+    print(f"next: legollm classify label {run.value.run}/checkpoint")
+
+
+def fit_labels(cfg: ClassifyRun) -> tuple[TrainState, int, int]:
+    """The whole run: its state, how many held-out texts get the right label, and out of how many."""
+    pairs = read_pairs(cfg.data.source, cfg.data.text_field, cfg.data.label_field)
+    labels = tuple(sorted({pair.wanted for pair in pairs}))
+    if len(labels) < 2:
+        raise DataError(f"{cfg.data.source}: {labels[0]!r} is the only label in it; a choice needs two")
+    texts = split_pairs(pairs, cfg.data.val_fraction)
+    open_run(cfg.run, cfg, cfg.resume)
+    words = pair_tokenizer(cfg.tokenizer, [pair.given for pair in pairs], cfg.run / "tokenizer.json")
+    model_config = replace(cfg.model, vocab_size=words.tokenizer.vocab_size, labels=labels)
+    train, val = ([encoded(pair, words, model_config) for pair in part] for part in texts)
+    job = Job(
+        folder=cfg.run,
+        arch=model_config.arch,
+        model_config=model_config,
+        model=ARCHITECTURES[model_config.arch].build(model_config, seed=seed_of(cfg.seed, "init")),
+        tokenizer=words.tokenizer,
+        objective=LabelOfText(),
+        batches=ShuffledBatches(train, label_batch, cfg.train.batch_size, seed=cfg.seed),
+        validation=lambda n: islice(in_order(val, label_batch, cfg.train.batch_size), n),
+        optim=cfg.optim,
+        train=cfg.train,
+        seed=cfg.seed,
+        resume=cfg.resume,
+        tokenizer_files={"eos": END_OF_TEXT},
+    )
+    state = fit(job)
+    found = chances(load(cfg.run).model, [example.ids for example in val], cfg.train.batch_size)
+    right = sum(int(row.argmax()) == example.label for row, example in zip(found, val, strict=True))
+    return state, right, len(val)
+
+
+def encoded(pair: TextPair, words: PairTokenizer, cfg: EncoderClassifierConfig) -> Labelled:
+    """A text as ids, and the number of its label."""
+    return Labelled(marked(pair.given, words, cfg.max_seq_len), cfg.labels.index(pair.wanted))
+
+
+def marked(text: str, words: PairTokenizer, max_len: int) -> list[int]:
+    """A text as ids, after a token that is no part of it: in its place stands the state that decides."""
+    return [words.end_id, *words.ids(text, max_len - 1)]
+
+
+@torch.inference_mode()
+def chances(model: nn.Module, texts: Sequence[list[int]], batch_size: int) -> list[Tensor]:
+    """How likely each label is, (C,), for each text."""
+    rows: list[Tensor] = []
+    for batch in in_order([Labelled(ids, 0) for ids in texts], label_batch, batch_size):
+        rows += model(batch.tokens, batch.positions).float().softmax(-1)
+    return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRun:
+    """A classifier and texts."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("model",)
+    REST: ClassVar[str] = "texts"
+
+    model: Path = Path("runs/classify/checkpoint")
+    """A checkpoint or run folder that `legollm classify train` wrote."""
+    texts: tuple[str, ...] = ()
+    """Texts to label; none: each line of standard input is one."""
+    batch_size: int = 32
+    """Texts that are read together."""
+
+
+def label(run: Resolved[LabelRun]) -> None:
+    """Label texts, a line each: the likeliest label, how likely it is, and the text.
+
+    legollm classify label runs/reviews "could not put it down"
+    """
+    cfg = run.value
+    lm = load(cfg.model)
+    if not isinstance(lm.model, EncoderClassifier):
+        raise CheckpointError(f"{lm.folder}: {lm.arch} is no classifier; give a folder of `legollm classify train`")
+    words = PairTokenizer(tokenizer=lm.text_side())
+    texts = [text for text in cfg.texts or sys.stdin.read().splitlines() if text]
+    if not texts:
+        raise ConfigError("texts: none given; name texts, or write them to standard input, a line each")
+    ids = [marked(text, words, lm.config.max_seq_len) for text in texts]
+    for text, row in zip(texts, chances(lm.model, ids, cfg.batch_size), strict=True):
+        print(f"{lm.config.labels[int(row.argmax())]}  {float(row.max()):.2f}  {text}")

@@ -1,0 +1,123 @@
+"""`legollm inspect`: the parts of a model as a table, or as a picture."""
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import nn
+
+from legollm.architectures import ARCHITECTURES
+from legollm.checkpoints.huggingface import config_from_hf
+from legollm.checkpoints.loading import resolve_folder
+from legollm.checkpoints.reader import read_json
+from legollm.commands.diagram import diagram
+from legollm.config import Resolved
+from legollm.errors import ConfigError
+from legollm.evaluation.anatomy import Part, anatomy
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectRun:
+    """Which model, and how it is shown."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("name", "out")
+
+    name: str = "qwen3"
+    """A published size such as gpt2-xl, an architecture, the folder of a checkpoint or a run; or all: every picture."""
+    diagram: bool = False
+    """Draw it: an SVG that needs nothing else."""
+    out: Path | None = None
+    """The file to write, or the folder of the pictures; null prints one, or writes docs/diagrams/."""
+    json: bool = False
+    """Print JSON."""
+
+
+def inspect(run: Resolved[InspectRun]) -> None:
+    """Show the parts of a model with their shapes and parameters; equal parts in a row are one line. No weight is read.
+
+    legollm inspect llama-3.2-1b --diagram llama.svg
+    """
+    cfg = run.value
+    if cfg.name == "all":
+        folder = cfg.out or Path("docs/diagrams")
+        write_diagrams(folder)
+        print(f"{folder}: {', '.join(ARCHITECTURES)}")
+        return
+    arch, model_config = model_named(cfg.name)
+    parts = parts_of(arch, model_config)
+    if cfg.diagram:
+        text = diagram(parts, Path(cfg.name).name)
+    elif cfg.json:
+        text = (
+            json.dumps({"arch": arch, "config": asdict(model_config), "parts": list(rows_of(parts))}, indent=1) + "\n"
+        )
+    else:
+        text = "".join(f"{line}\n" for line in table(parts))
+    if cfg.out is None:
+        print(text, end="")
+    else:
+        cfg.out.write_text(text, encoding="utf-8")
+        print(f"{cfg.out}: {parts.n_parameters:,} parameters")
+
+
+def parts_of(arch: str, model_config: Any) -> Part:
+    """The parts of a model, which takes no memory."""
+    with torch.device("meta"):
+        return anatomy(cast(nn.Module, ARCHITECTURES[arch].build(model_config)))
+
+
+def write_diagrams(folder: Path) -> None:
+    """Draw every architecture at its first published size, or as its defaults make it: NAME.svg."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for arch, row in ARCHITECTURES.items():
+        title, model_config = next(iter(row.presets.items()), (arch, row.config()))
+        (folder / f"{arch}.svg").write_text(diagram(parts_of(arch, model_config), title), encoding="utf-8")
+
+
+def model_named(name: str) -> tuple[str, Any]:
+    """The architecture and the configuration of a published size, of an architecture's name, or of a folder.
+
+    Raises:
+        ConfigError: it is none of them.
+        CheckpointError: a folder whose model the bricks do not compute.
+    """
+    presets = {preset: (arch, cfg) for arch, row in ARCHITECTURES.items() for preset, cfg in row.presets.items()}
+    if name in presets:
+        return presets[name]
+    if name in ARCHITECTURES:
+        return name, ARCHITECTURES[name].config()
+    if not Path(name).is_dir():
+        near = difflib.get_close_matches(name, [*presets, *ARCHITECTURES], n=1)
+        hint = f"did you mean {near[0]}?" if near else f"architectures: {', '.join(ARCHITECTURES)}"
+        raise ConfigError(f"name: {name!r} is no architecture, no published size and no folder; {hint}")
+    return config_from_hf(read_json(resolve_folder(Path(name)) / "config.json"))
+
+
+def rows_of(model: Part) -> Iterator[dict[str, Any]]:
+    """Every part as a row: its place, its class, its shape, its parameters, and how often it stands there."""
+    for depth, part in model.walk():
+        yield {
+            "depth": depth,
+            "name": part.name,
+            "brick": part.kind,
+            "times": part.times,
+            "shape": part.shape,
+            "parameters": part.n_parameters,
+            "shared_with": part.shared_with,
+        }
+
+
+def table(model: Part) -> Iterator[str]:
+    """The rows, aligned; what lies deeper is indented."""
+    rows = [("name", "brick", "shape", "parameters")]
+    for depth, part in model.walk():
+        kind = f"{part.times} x {part.kind}" if part.times > 1 else part.kind
+        shape = f"{part.shape}, shared with {part.shared_with}" if part.shared_with else part.shape
+        rows.append((f"{'  ' * depth}{part.name or 'model'}", kind, shape, f"{part.n_parameters:,}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for name, kind, shape, n in rows:
+        yield f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {shape:<{widths[2]}}  {n:>{widths[3]}}"

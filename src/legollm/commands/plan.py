@@ -1,0 +1,169 @@
+"""`legollm plan`: what a model and its training would cost, before anything is done."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from legollm.architectures import ARCHITECTURES
+from legollm.commands import train
+from legollm.commands.train import TrainRun, given, of_size
+from legollm.config import Resolved
+from legollm.device import pick_device, pick_precision
+from legollm.errors import ConfigError
+from legollm.evaluation.cost import Cost, cost_of
+from legollm.interfaces import Tokenizer
+from legollm.tokenizers import ByteTokenizer, load_tokenizer
+from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRun(TrainRun):
+    """A run in the words of `legollm train`; nothing of it is fetched, written or allocated."""
+
+    json: bool = False
+    """Print JSON."""
+
+
+PRESETS: Mapping[type, Mapping[str, Any]] = {**train.PRESETS, PlanRun: train.PRESETS[TrainRun]}
+
+
+def plan(run: Resolved[PlanRun]) -> None:
+    """Print the parameters, arithmetic and memory of a model of any size and of its training, allocating none of it.
+
+    Every matrix product of the model's own code is counted, and every tensor its backward pass needs is weighed.
+
+    legollm plan model.preset=gpt2-xl train.batch_size=8
+    """
+    cfg = run.value
+    if ARCHITECTURES[cfg.model.arch].learns == "counts":
+        raise ConfigError(f"model.arch: {cfg.model.arch} is counted out of a text, which decides its size; train it")
+    ids = vocab_size(run)
+    if cfg.size:
+        tokenizer = cast(Tokenizer, SimpleNamespace(vocab_size=ids))  # all that a size wants to know of it
+        with contextlib.redirect_stdout(sys.stderr):  # it says what it chose, which is no part of the figures
+            cfg = cast(PlanRun, of_size(cfg, tokenizer, given(run)))
+    figures = figures_of(replace(cfg, model=replace(cfg.model, vocab_size=ids)))
+    print(json.dumps(figures, indent=1) if cfg.json else "\n".join(lines_of(figures)))
+
+
+def vocab_size(run: Resolved[PlanRun]) -> int:
+    """As asked for, or that of a published model; otherwise the tokenizer's, as `legollm train` has it.
+
+    Raises:
+        ConfigError: it depends on a text.
+    """
+    cfg = run.value
+    if run.origins.get("model.vocab_size", "default") != "default":
+        return int(cfg.model.vocab_size)
+    if cfg.tokenizer.kind == "char":
+        raise ConfigError("model.vocab_size: a char tokenizer has as many ids as the text has characters; say how many")
+    if cfg.tokenizer.kind == "byte":
+        return ByteTokenizer().vocab_size
+    if Path(cfg.tokenizer.kind).exists():
+        return load_tokenizer(Path(cfg.tokenizer.kind)).vocab_size
+    return cfg.tokenizer.vocab_size
+
+
+def figures_of(cfg: PlanRun) -> dict[str, Any]:
+    """All figures by name; bytes, floating-point operations and counts, exact, but for what training needs beside."""
+    row = ARCHITECTURES[cfg.model.arch]
+    seq_len = cfg.train.seq_len or cfg.model.max_seq_len
+    precision = pick_precision(cfg.train.precision, pick_device(cfg.train.device))
+
+    def build() -> nn.Module:
+        return cast(nn.Module, row.build(cfg.model))
+
+    cost = cost_of(build, seq_len, batch_size=cfg.train.batch_size, precision=precision)
+    n_tokens = cfg.train.batch_size * cfg.train.grad_accum * seq_len
+    return {
+        "arch": cfg.model.arch,
+        "vocab_size": cfg.model.vocab_size,
+        "seq_len": seq_len,
+        "precision": precision,
+        "parameters": {"total": cost.n_parameters, "active": cost.n_active, "looked_up": cost.n_looked_up},
+        "weights_bytes": {"float32": 4 * cost.n_parameters, "bfloat16": 2 * cost.n_parameters},
+        "kv_bytes_per_token": {"float32": 4 * cost.kv_values(1), "bfloat16": 2 * cost.kv_values(1)},
+        "flops_per_token": {
+            "forward": cost.forward_flops / seq_len,
+            "attention": cost.attention_flops / seq_len,
+            "training": cost.training_flops / seq_len,
+            "rule_6n": cost.rule_flops / seq_len,
+        },
+        "training_bytes": training_bytes(cost, optimizer_bytes(build, cfg.optim)),
+        "run": {
+            "steps": cfg.train.max_steps,
+            "tokens": n_tokens * cfg.train.max_steps,
+            "flops": cost.training_flops // seq_len * n_tokens * cfg.train.max_steps,
+        },
+    }
+
+
+def training_bytes(cost: Cost, optimizer: int) -> dict[str, int]:
+    """What is in memory at the end of a forward pass: the least that training needs."""
+    parts = {
+        "weights": 4 * cost.n_parameters,
+        "gradients": 4 * cost.n_parameters,
+        "optimizer": optimizer,
+        "activations": cost.kept_bytes,
+    }
+    return parts | {"total": sum(parts.values())}
+
+
+def optimizer_bytes(build: Callable[[], nn.Module], cfg: OptimConfig) -> int:
+    """What the optimizer remembers after a step, taken without memory."""
+    with FakeTensorMode(), torch.random.fork_rng(devices=[]):
+        model = build()
+        optimizer = build_optimizer(model, cfg)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        return sum(tensor.nbytes for tensor in optimizer_tensors(optimizer).values())
+
+
+def lines_of(figures: Mapping[str, Any]) -> Iterator[str]:
+    """The figures as an aligned table."""
+    parameters, flops = figures["parameters"], figures["flops_per_token"]
+    weights, kv, memory, run = (
+        figures[key] for key in ("weights_bytes", "kv_bytes_per_token", "training_bytes", "run")
+    )
+    seq_len = figures["seq_len"]
+    rows = [
+        ("model", f"{figures['arch']}, {figures['vocab_size']:,} ids, rows of {seq_len:,} tokens"),
+        ("parameters", f"{parameters['total']:,}"),
+        ("  of a token", f"{parameters['active']:,}") if parameters["active"] != parameters["total"] else None,
+        ("  looked up", f"{parameters['looked_up']:,}, in tables that nothing is multiplied with"),
+        ("weights", f"{size(weights['float32'])} in float32, {size(weights['bfloat16'])} in bfloat16"),
+        ("KV cache", f"{size(kv['float32'])} per token in float32, {size(seq_len * kv['float32'])} per row"),
+        ("  bfloat16", f"{size(kv['bfloat16'])} per token, {size(seq_len * kv['bfloat16'])} per row"),
+        ("FLOPs", f"{count(flops['forward'])} per token forward, {count(flops['attention'])} of them in attention"),
+        ("  training", f"{count(flops['training'])} per token; the rule 6 N says {count(flops['rule_6n'])}"),
+        ("memory", f"{size(memory['total'])} for training with {figures['precision']} products, at least:"),
+        *((f"  {part}", size(memory[part])) for part in ("weights", "gradients", "optimizer", "activations")),
+        ("run", f"{run['steps']:,} steps, {run['tokens']:,} tokens, {count(run['flops'])} FLOPs"),
+    ]
+    for row in rows:
+        if row is not None:
+            yield f"{row[0]:<13}  {row[1]}"
+
+
+def size(n_bytes: float) -> str:
+    """Bytes as one reads them: 1,536 is 1.5 KiB."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.4g} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:,.4g} TiB"
+
+
+def count(n: float) -> str:
+    """Three digits and a power of ten: 2.85e+08; small numbers as they are."""
+    return f"{n:,.0f}" if n < 1e5 else f"{n:.3g}"

@@ -1,0 +1,53 @@
+"""Whole training runs by name: `legollm train preset=NAME`; any single key given besides overrides it."""
+
+from typing import Any
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "model": {"n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_model": 64, "d_head": 16, "d_ff": 176}
+        | {"max_seq_len": 64},
+        "train": {"max_steps": 300, "batch_size": 16},
+        "optim": {"lr": 3e-3, "warmup_steps": 30},
+    },
+    "small": {
+        "model": {"n_layers": 4, "n_heads": 6, "n_kv_heads": 2, "d_model": 192, "d_head": 32, "d_ff": 512}
+        | {"max_seq_len": 256},
+        "train": {"max_steps": 1000, "batch_size": 16},
+        "optim": {"lr": 2e-3, "warmup_steps": 50},
+    },
+    "base": {
+        "model": {"n_layers": 12, "n_heads": 12, "n_kv_heads": 4, "d_model": 768, "d_head": 64, "d_ff": 2048}
+        | {"max_seq_len": 1024},
+        "train": {"max_steps": 20_000, "batch_size": 8, "grad_accum": 8},
+        "optim": {"lr": 6e-4, "warmup_steps": 500},
+    },
+}
+"""Seconds, minutes, and days on two cores."""
+
+
+def rung(model: dict[str, Any], lr: float, batch_size: int) -> dict[str, Any]:
+    """A step of the ladder: 3,000 steps of 1,024 characters each, whatever the model."""
+    return {
+        "tokenizer": {"kind": "char"},
+        "model": model,
+        "train": {"max_steps": 3000, "batch_size": batch_size, "eval_every": 1000, "save_every": 1000},
+        "optim": {"lr": lr, "weight_decay": 0.01},
+    }
+
+
+LADDER: dict[str, dict[str, Any]] = {
+    "bigram": rung({"arch": "bigram", "max_seq_len": 32}, 5e-2, 32),
+    "one-head": rung({"preset": "one-head"}, 2e-2, 32),
+    "multi-head": rung({"preset": "multi-head"}, 1e-2, 32),
+    "one-block": rung({"preset": "one-block"}, 1e-2, 32),
+    "decoder": rung({"preset": "decoder"}, 3e-3, 16),
+}
+"""From a table of pairs to a decoder: on the same text, each rung reads better than the one before."""
+
+MODERN_TINY = {
+    "model": {"preset": "modern-tiny"},
+    "train": {"max_steps": 1000, "batch_size": 8},
+    "optim": {"name": "muon", "lr": 3e-3, "schedule": "wsd", "warmup_steps": 50},
+}
+
+RUNS: dict[str, dict[str, Any]] = {**SIZES, **LADDER, "modern-tiny": MODERN_TINY}

@@ -1,0 +1,182 @@
+"""Pairs of texts: a source and its target, a text and its label; from JSON lines to batches."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from legollm.data.documents import BadRows
+from legollm.data.loader import IGNORED
+from legollm.data.readers import read_rows
+from legollm.device import generator
+from legollm.errors import DataError
+
+Example = TypeVar("Example")
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class TextPair(NamedTuple):
+    """One row of a file."""
+
+    given: str
+    wanted: str
+
+
+class SourceTarget(NamedTuple):
+    """A source and what is to be written for it, as ids; the target ends with the token that ends a text."""
+
+    source: list[int]
+    target: list[int]
+
+
+class Labelled(NamedTuple):
+    """A text as ids, and the number of its label."""
+
+    ids: list[int]
+    label: int
+
+
+class SourceBatch(NamedTuple):
+    """One micro-batch of sources and targets."""
+
+    source: Tensor
+    """(B, S) int64."""
+    source_positions: Tensor
+    """(B, S) int64, -1 at padding."""
+    tokens: Tensor
+    """(B, T) int64: the start token, then the target without its last token."""
+    targets: Tensor
+    """(B, T) int64, the token that follows each; IGNORED after the end."""
+
+
+class LabelBatch(NamedTuple):
+    """One micro-batch of texts and what they are."""
+
+    tokens: Tensor
+    """(B, S) int64."""
+    positions: Tensor
+    """(B, S) int64, -1 at padding."""
+    labels: Tensor
+    """(B,) int64."""
+
+
+def read_pairs(path: Path, given: str, wanted: str) -> list[TextPair]:
+    """The rows of a .jsonl file; `given` and `wanted` name the two fields, which hold text.
+
+    Raises:
+        DataError: a row without them; names file, line and field. Or no rows.
+    """
+    pairs = []
+    for line, row in read_rows(path, str(path), BadRows("stop")):
+        for field in (given, wanted):
+            if not isinstance(row.get(field), str) or not row[field]:
+                found = ", ".join(map(repr, row)) or "nothing"
+                raise DataError(f"{path}:{line}: expected text in the field {field!r}; the row has {found}")
+        pairs.append(TextPair(row[given], row[wanted]))
+    if not pairs:
+        raise DataError(f"{path}: no rows in it; give one JSON object with {given!r} and {wanted!r} a line")
+    return pairs
+
+
+def reversals(seed: int, n: int, max_chars: int) -> list[TextPair]:
+    """Up to n strings of 1 to max_chars letters, no string twice, each with its reverse: a task for every character."""
+    rng = generator(seed, "reversals")
+    lengths = torch.randint(1, max_chars + 1, (n,), generator=rng).tolist()
+    letters = torch.randint(len(LETTERS), (n, max_chars), generator=rng).tolist()
+    words = ("".join(LETTERS[i] for i in row[:length]) for row, length in zip(letters, lengths, strict=True))
+    return [TextPair(word, word[::-1]) for word in dict.fromkeys(words)]
+
+
+def split_pairs(pairs: Sequence[TextPair], val_fraction: float) -> tuple[list[TextPair], list[TextPair]]:
+    """Those to train on and those to validate on. What is given decides, so that no text is in both.
+
+    Raises:
+        DataError: too few pairs for one of the two.
+    """
+    parts: tuple[list[TextPair], list[TextPair]] = ([], [])
+    for pair in pairs:
+        number = int.from_bytes(hashlib.sha256(pair.given.encode()).digest()[:8], "big")
+        parts[number < val_fraction * 2**64].append(pair)
+    if not all(parts):
+        raise DataError(
+            f"{len(pairs)} rows give {len(parts[0])} to train on and {len(parts[1])} to check with; "
+            "give more of them or another data.val_fraction"
+        )
+    return parts
+
+
+def source_batch(examples: Sequence[SourceTarget], start_id: int) -> SourceBatch:
+    """Rows of unequal length as one batch, padded on the right."""
+    source, source_positions = right_padded([example.source for example in examples])
+    tokens, _ = right_padded([[start_id, *example.target[:-1]] for example in examples])
+    targets, positions = right_padded([example.target for example in examples])
+    return SourceBatch(source, source_positions, tokens, targets.masked_fill(positions < 0, IGNORED))
+
+
+def label_batch(examples: Sequence[Labelled]) -> LabelBatch:
+    """Rows of unequal length as one batch, padded on the right."""
+    tokens, positions = right_padded([example.ids for example in examples])
+    return LabelBatch(tokens, positions, torch.tensor([example.label for example in examples]))
+
+
+def right_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Tokens (B, T) and their positions (B, T), -1 at padding."""
+    width = max(map(len, rows))
+    tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+    positions = torch.tensor([[*range(len(row)), *[-1] * (width - len(row))] for row in rows])
+    return tokens, positions
+
+
+class ShuffledBatches(Generic[Example]):
+    """A BatchSource of examples in memory: endless, each once per epoch, in an order that seed and epoch decide."""
+
+    def __init__(
+        self, examples: Sequence[Example], collate: Callable[[Sequence[Example]], Any], batch_size: int, *, seed: int
+    ) -> None:
+        """collate: examples -> what the objective takes."""
+        self.examples, self.collate, self.batch_size, self.seed = examples, collate, batch_size, seed
+        self.n_seen = 0  # examples handed out since the start, over all epochs
+        self.epoch, self.order = 0, self.order_of(0)
+
+    def __next__(self) -> Any:
+        chosen = [self.example(self.n_seen + i) for i in range(self.batch_size)]
+        self.n_seen += self.batch_size
+        return self.collate(chosen)
+
+    def example(self, index: int) -> Example:
+        epoch, place = divmod(index, len(self.examples))
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, self.order_of(epoch)
+        return self.examples[self.order[place]]
+
+    def order_of(self, epoch: int) -> list[int]:
+        rng = generator(self.seed, f"examples/{epoch}")
+        order: list[int] = torch.randperm(len(self.examples), generator=rng).tolist()
+        return order
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"n_seen": self.n_seen, **self.identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            DataError: the state is about other examples or another order of them.
+        """
+        for key, mine in self.identity().items():
+            if state[key] != mine:
+                raise DataError(f"the saved place in the pairs has {key} = {state[key]}, this run {mine}; set it back")
+        self.n_seen = int(state["n_seen"])
+
+    def identity(self) -> dict[str, int]:
+        return {"seed": self.seed, "n_examples": len(self.examples)}
+
+
+def in_order(
+    examples: Sequence[Example], collate: Callable[[Sequence[Example]], Any], batch_size: int
+) -> Iterator[Any]:
+    """Every example once, for validation."""
+    for start in range(0, len(examples), batch_size):
+        yield collate(examples[start : start + batch_size])

@@ -1,0 +1,101 @@
+"""`legollm plan`: the words of train, and figures that can be checked by hand."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from legollm.architectures import build
+from legollm.cli import main
+from legollm.commands.plan import count, size
+from legollm.generation.cache import FullCache
+from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors
+
+EXACT = ("train.precision=float32", "train.device=cpu")
+
+Capture = pytest.CaptureFixture[str]
+
+
+def planned(capsys: Capture, *words: str) -> dict[str, Any]:
+    assert main(["plan", *words, *EXACT, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_gpt2_is_as_large_as_published(capsys: Capture) -> None:
+    figures = planned(capsys, "model.preset=gpt2", "train.seq_len=8")
+    assert figures["parameters"] == {"total": 124_439_808, "active": 124_439_808, "looked_up": 1024 * 768}
+    assert figures["weights_bytes"]["float32"] == 4 * 124_439_808
+    assert figures["kv_bytes_per_token"] == {"float32": 4 * 2 * 12 * 768, "bfloat16": 2 * 2 * 12 * 768}
+    assert figures["flops_per_token"]["rule_6n"] == 6 * (124_439_808 - 1024 * 768)
+    assert figures["flops_per_token"]["attention"] == 12 * 2 * 2 * 8 * 768
+
+
+def test_a_run_costs_its_tokens(capsys: Capture) -> None:
+    figures = planned(capsys, "preset=tiny", "train.batch_size=3", "train.grad_accum=2", "train.max_steps=5")
+    assert figures["run"]["tokens"] == 5 * 2 * 3 * 64
+    assert figures["run"]["flops"] == figures["flops_per_token"]["training"] * 5 * 2 * 3 * 64
+    memory = figures["training_bytes"]
+    assert memory["total"] == sum(memory[part] for part in ("weights", "gradients", "optimizer", "activations"))
+    assert planned(capsys, "preset=tiny", "train.batch_size=6")["training_bytes"]["activations"] == pytest.approx(
+        2 * memory["activations"], rel=0.01
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_optimizer_remembers_that_much(optimizer: str, capsys: Capture) -> None:
+    figures = planned(capsys, "preset=tiny", "model.vocab_size=50", f"optim.name={optimizer}")
+    sizes = {"n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_model": 64, "d_head": 16, "d_ff": 176, "vocab_size": 50}
+    model = build("qwen3", **sizes, max_seq_len=64)
+    real = build_optimizer(model, OptimConfig(name=optimizer))  # type: ignore[arg-type]
+    model(torch.zeros(1, 4, dtype=torch.long)).sum().backward()
+    real.step()
+    assert figures["training_bytes"]["optimizer"] == sum(t.nbytes for t in optimizer_tensors(real).values())
+    assert figures["parameters"]["total"] == sum(parameter.numel() for parameter in model.parameters())
+    cache = FullCache.for_model(model, batch_size=1, max_len=64)
+    assert 64 * figures["kv_bytes_per_token"]["float32"] == cache.nbytes
+
+
+@pytest.mark.parametrize(
+    ("words", "ids"),
+    [
+        (["model.n_layers=1"], 2048),
+        (["model.n_layers=1", "tokenizer.vocab_size=300"], 300),
+        (["model.n_layers=1", "tokenizer=byte"], 256),
+        (["model.n_layers=1", "model.vocab_size=77", "tokenizer=char"], 77),
+        (["model.preset=gpt2", "model.n_layers=1", "train.seq_len=2"], 50_257),
+    ],
+)
+def test_a_model_has_as_many_ids_as_it_would_have(words: list[str], ids: int, capsys: Capture) -> None:
+    assert planned(capsys, *words)["vocab_size"] == ids
+
+
+def test_a_size_is_planned_as_train_would_build_it(capsys: Capture) -> None:
+    figures = planned(capsys, "size=1M", "tokenizer.vocab_size=300", "model.max_seq_len=16")
+    assert figures["parameters"]["total"] == pytest.approx(1e6, rel=0.1)
+    assert figures["vocab_size"] == 300
+    assert figures["run"]["tokens"] > 1e6
+
+
+def test_what_a_text_decides_is_asked_for(capsys: Capture) -> None:
+    assert main(["plan", "tokenizer=char"]) == 2
+    assert "model.vocab_size: a char tokenizer" in capsys.readouterr().err
+
+
+def test_the_table_is_aligned(capsys: Capture) -> None:
+    assert main(["plan", "preset=tiny", *EXACT]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "model          qwen3, 2,048 ids, rows of 64 tokens"
+    assert all(line[13:15] == "  " and line[15] != " " for line in lines)
+    assert max(map(len, lines)) <= 100
+
+
+def test_what_is_counted_out_of_a_text_has_no_plan(capsys: Capture) -> None:
+    assert main(["plan", "model.arch=ngram"]) == 2
+    assert "model.arch: ngram is counted" in capsys.readouterr().err
+
+
+def test_sizes_and_counts_read_well() -> None:
+    assert [size(n) for n in (0, 1536, 2**31, 2**50)] == ["0 bytes", "1.5 KiB", "2 GiB", "1,024 TiB"]
+    assert [count(n) for n in (0, 99_999, 123_456)] == ["0", "99,999", "1.23e+05"]
