@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from legollm.components import tiled
 from legollm.components.attention import Attention, attend, key_positions
+from legollm.components.flex import attend_flex
 from legollm.components.masks import Causal, Documents, Everything, Near, Prefix, Ragged
 from legollm.components.positions import Alibi, NoPositions, T5Bias
+from legollm.components.tiled import attend_tiled
 from legollm.errors import ConfigError
 from legollm.interfaces import Mask
 
@@ -27,6 +29,7 @@ MASKS: dict[str, tuple[int, Mask]] = {
     "documents": (5, Documents(torch.tensor([[0, 0, 1, 1, 2], [0, 1, 1, 1, 1]]))),
     "prefix": (5, Prefix(torch.tensor([2, 4]))),
 }
+BACKENDS: tuple[Any, ...] = ("naive", "sdpa", attend_tiled)
 OPTIONS = ["nothing", "bias", "bias of each row", "sinks", "bias, sinks and scale"]
 
 
@@ -54,8 +57,8 @@ def result_and_gradients(given: dict[str, Any], mask: Mask, backend: Any) -> lis
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", MASKS)
-@pytest.mark.parametrize("backend", ["sdpa", "tiled"])
-def test_backends_agree(backend: str, name: str, options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", ["sdpa", attend_tiled])
+def test_backends_agree(backend: Any, name: str, options: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiled, "TILE", 2)
     T, mask = MASKS[name]
     for n_kv_heads in (4, 2, 1):
@@ -74,30 +77,30 @@ def test_options_are_what_they_say(options: str) -> None:
         scores = torch.cat([scores, given["sinks"].view(1, 4, 1, 1).expand(2, -1, 5, 1)], -1)
         v = torch.cat([v, torch.zeros(2, 4, 1, 8, dtype=v.dtype)], 2)
     expected = scores.softmax(-1) @ v
-    for backend in ("naive", "sdpa", "tiled"):
+    for backend in BACKENDS:
         torch.testing.assert_close(attend(mask=Causal(), backend=backend, **given), expected, rtol=0, atol=1e-9)
 
 
 def test_a_sink_may_take_all_attention() -> None:
     given = inputs(5, "sinks")
     given["sinks"] = torch.tensor([-1e9, 1e9, -1e9, 0.0], dtype=torch.float64)
-    for backend in ("naive", "sdpa", "tiled"):
+    for backend in BACKENDS:
         y = attend(mask=Causal(), backend=backend, **given)
         assert y[:, 1].abs().max() == 0
         without = attend(given["q"], given["k"], given["v"], Causal(), backend=backend)
         torch.testing.assert_close(y[:, [0, 2]], without[:, [0, 2]], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("backend", ["flex", "tiled"])
+@pytest.mark.parametrize("backend", [attend_flex, attend_tiled])
 def test_what_a_backend_cannot_do_is_refused(backend: Any) -> None:
     given = inputs(5, "nothing")
-    with pytest.raises(ConfigError, match=f"dropout: the {backend} backend has none, found 0.1; use sdpa or naive"):
+    with pytest.raises(ConfigError, match=f"dropout: {backend.__name__} has none, found 0.1; use sdpa or naive"):
         attend(mask=Causal(), backend=backend, dropout=0.1, **given)
 
 
 def test_flex_says_that_it_has_no_gradients_on_a_cpu() -> None:
     with pytest.raises(ConfigError, match="flex has no gradients on a CPU; use sdpa, naive or tiled"):
-        attend(mask=Causal(), backend="flex", **inputs(5, "nothing"))
+        attend(mask=Causal(), backend=attend_flex, **inputs(5, "nothing"))
 
 
 @pytest.mark.slow
@@ -108,7 +111,7 @@ def test_flex_says_when_there_is_no_compiler(monkeypatch: pytest.MonkeyPatch) ->
     torch.compiler.reset()
     given = inputs(5, "nothing", dtype=torch.float32)
     with torch.no_grad(), pytest.raises(ConfigError, match=r"^backend: flex does not compile here, .*; use sdpa") as it:
-        attend(mask=Causal(), backend="flex", **given)
+        attend(mask=Causal(), backend=attend_flex, **given)
     assert "\n" not in str(it.value)
 
 
@@ -119,7 +122,7 @@ def test_flex_agrees(name: str, options: str) -> None:
     T, mask = MASKS[name]
     given = inputs(T, options, dtype=torch.float32)
     with torch.no_grad():
-        got, expected = (attend(mask=mask, backend=backend, **given) for backend in ("flex", "naive"))
+        got, expected = (attend(mask=mask, backend=backend, **given) for backend in (attend_flex, "naive"))
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
 
 

@@ -1,5 +1,6 @@
 """AdamW against torch's own, who decays, and memory that survives a file."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,9 @@ SMALL: dict[str, Any] = {"vocab_size": 11, "max_seq_len": 8, "n_layers": 1, "d_m
 
 
 def tiny(name: str = "gpt2") -> nn.Module:
-    return build(name, **{key: SMALL[key] for key in SMALL if hasattr(ARCHITECTURES[name].config(), key)})
+    settings = SMALL | {"n_kv_heads": 1, "d_head": 4}
+    known = {field.name for field in dataclasses.fields(ARCHITECTURES[name].config)}
+    return build(name, **{key: settings[key] for key in settings if key in known})
 
 
 def random_step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
@@ -64,7 +67,7 @@ def test_a_parameter_without_a_gradient_stays() -> None:
     assert still not in optimizer.state
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [name for name, row in ARCHITECTURES.items() if row.learns != "counts"])
 def test_decay_groups_hold_every_parameter_once(name: str) -> None:
     model = tiny(name)
     groups = decay_groups(model, 0.1)

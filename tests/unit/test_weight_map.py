@@ -44,7 +44,7 @@ def test_what_was_added_to_a_model_is_named() -> None:
         to_hf("llama3", dict(tiny_model("llama3").named_parameters()) | extra)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", sorted(TINY.keys() - {"vanilla"}))  # of whose rows each placement of norms uses some
 def test_every_row_is_used(name: str) -> None:
     model = tiny_model(name, **({} if name == "bigram" else {"tie_embeddings": False}))
     if name == "moe":  # the rule with a weight of its own

@@ -1,4 +1,7 @@
-"""Every kind of mixture of experts on Qwen 3's blocks, to compare them; published ones are mixtral and qwen3_moe."""
+"""Every kind of mixture of experts (Shazeer et al. 2017, arXiv:1701.06538) on Qwen 3's blocks, to compare them.
+
+Published ones are mixtral and qwen3_moe.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,6 +1,7 @@
 """The vanilla decoder: every brick is a setting, so that any two can be compared with all else equal.
 
-As it comes it is a GPT of 2019. Its presets are the rungs from a single attention head to a small modern model.
+As it comes it is a decoder like GPT-2 (Radford et al. 2019). Its presets are the rungs from a single attention head to
+a small modern model.
 """
 
 from collections.abc import Mapping

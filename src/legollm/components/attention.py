@@ -8,9 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from legollm.components.flex import attend_flex
 from legollm.components.masks import Near, Ragged, SparseMask
-from legollm.components.tiled import attend_tiled
 from legollm.errors import ConfigError
 from legollm.interfaces import LayerCache, Mask
 
@@ -101,10 +99,12 @@ def attend(
     sinks: Tensor | None = None,
     scale: float | None = None,
     dropout: float = 0.0,
-    backend: Literal["naive", "sdpa", "flex", "tiled"] | None = None,
+    backend: Literal["naive", "sdpa"] | Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """softmax(scale q k^T + bias) v over the keys that `mask` allows; None takes the fastest of the equal backends.
+    """softmax(scale q k^T + bias) v over the keys that `mask` allows.
 
+    backend: all are equal; None takes the faster of the two that have names, others are functions such as
+    `attend_tiled` and `attend_flex`.
     q: (B, H, T, Dh), k and v: (B, K, S, Dh) with H a multiple of K -> (B, H, T, Dh). scale: None is 1 / sqrt(Dh).
     bias: (H, T, S) or (B, H, T, S). sinks: (H,), one more score per head, of a key whose value is zero.
 
@@ -115,13 +115,11 @@ def attend(
     if backend is None and isinstance(mask, SparseMask):
         return mask.attend(q, k, v, bias=bias, sinks=sinks, scale=scale, dropout=dropout)
     backend = backend or faster_backend(q, k)
-    if dropout and backend in ("flex", "tiled"):
-        raise ConfigError(f"dropout: the {backend} backend has none, found {dropout}; use sdpa or naive")
+    if not isinstance(backend, str):
+        if dropout:
+            raise ConfigError(f"dropout: {backend.__name__} has none, found {dropout}; use sdpa or naive")
+        return backend(q, k, v, mask.allowed(T, S), bias=bias, sinks=sinks, scale=scale)
     allowed = mask.allowed(T, S)
-    if backend == "tiled":
-        return attend_tiled(q, k, v, allowed, bias=bias, sinks=sinks, scale=scale)
-    if backend == "flex":
-        return attend_flex(q, k, v, allowed, bias=bias, sinks=sinks, scale=scale)
     if allowed is None and 1 < T < S:  # new tokens after cached ones: the last query sees the last key
         allowed = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
     if backend == "naive":

@@ -23,7 +23,7 @@ class Routing(NamedTuple):
 
 
 class Rule(nn.Module):
-    """What all rules have in common: `forward` takes scores (..., E) to a Routing."""
+    """What all rules have in common: `forward` takes scores (..., E) to a Routing (Shazeer et al. 2017)."""
 
     def correction(self, excess: Tensor) -> Tensor:
         """A term of the loss that pulls at the rule's own parameters; most have none. excess: (E,) tokens too many."""

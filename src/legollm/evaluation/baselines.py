@@ -29,5 +29,5 @@ def ngram_loss(train: Ids, val: Ids, *, vocab_size: int, order: int = 4, discoun
     The first order - 1 tokens of `val` have no full context and are not counted.
     """
     cfg = NGramConfig(vocab_size=vocab_size, order=order, smoothing="absolute", discount=discount)
-    _, model = counted(cfg, torch.from_numpy(train))
-    return -float(model.log_probs(torch.from_numpy(val)[None])[0, order - 1 :].mean())
+    _, model = counted(cfg, torch.tensor(train.astype(np.int64)))
+    return -float(model.log_probs(torch.tensor(val.astype(np.int64))[None])[0, order - 1 :].mean())
