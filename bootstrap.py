@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11)
 OLDEST_TORCH = (2, 10)  # older ones have known memory corruption in their loader; pyproject.toml has the same floor
 TORCH_CHOICES = ("auto", "cpu", "cuda", "skip")
-VERBS = {"run": ["-m", "legollm", "demo"], "test": ["-m", "pytest"]}
+VERBS = {"run": ["-m", "legollm", "demo"], "test": ["-m", "pytest", "-n", "logical", "--maxprocesses", "8"]}
 
 
 class Stop(Exception):
