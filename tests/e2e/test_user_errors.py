@@ -55,6 +55,10 @@ WRONG = [
     ("eval mute data.source=book.txt", 1, "mute: has no tokenizer.json"),
     ("sft model=nowhere data.source=answers.jsonl run=runs/x", *NO_FOLDER),
     ("sft model=bytes data.source=answers.jsonl run=runs/x", 2, "no token that ends a turn"),
+    # tokenizers
+    ("tokenizer compare book.txt tokenizers=[]", 2, "tokenizers: found none"),
+    ("tokenizer encode nowhere.json hi", 2, "nowhere.json: cannot be read"),
+    ("tokenizer encode letters/tokenizer.json a\udcff", 2, "text: character 1 is no UTF-8"),
     # prompts
     ("generate bytes ''", 2, "prompt: empty, and this model has no token that starts a text"),
     ("generate letters xyz", 2, "character 'x' (U+0078) at position 0 is not in the vocabulary"),

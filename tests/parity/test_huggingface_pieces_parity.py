@@ -40,6 +40,20 @@ def test_ids_are_equal_and_the_tokenizer_comes_back(ours: Any, tmp_path: Path) -
         assert theirs.decode(ours.encode(text), skip_special_tokens=False) == text
 
 
+def test_ties_of_a_tiny_alphabet_fall_the_same_way(tmp_path: Path) -> None:
+    """Scores with more digits than the other program reads would break them otherwise."""
+    rng = random.Random(3)
+    for n in range(40):
+        text = "".join(rng.choices("ab", k=30))
+        tokenizer = UnigramTokenizer("gpt2")
+        tokenizer.train([text], vocab_size=rng.randint(259, 264))
+        tokenizer.to_huggingface(tmp_path / str(n))
+        theirs = tokenizers.Tokenizer.from_file(str(tmp_path / str(n) / "tokenizer.json"))
+        texts = ["".join(rng.choices("ab", k=rng.randint(2, 9))) for _ in range(50)]
+        expected = [encoding.ids for encoding in theirs.encode_batch(texts, add_special_tokens=False)]
+        assert tokenizer.encode_batch(texts) == expected
+
+
 def test_transformers_opens_the_folder(ours: Any, tmp_path: Path) -> None:
     ours.to_huggingface(tmp_path, eos="<|endoftext|>")
     theirs = AutoTokenizer.from_pretrained(tmp_path)

@@ -59,6 +59,10 @@ number = 3
 
 def nothing():
     return None
+
+class Broken(nn.Module):
+    def __init__(self):
+        raise RuntimeError("boom")
 """
 
 
@@ -93,6 +97,7 @@ def test_a_wrong_part_fails_with_what_was_measured(here: str) -> None:
         ("lama3", "neither module:Name"),
         ("{}:number", "expected a class or a function that makes a module, found int"),
         ("{}:nothing", "expected a torch.nn.Module, found NoneType"),
+        ("{}:Broken", "cannot be built: RuntimeError: boom"),
         ("{}:Strange", "nobody knows a value for n_wheels"),
         ("{}:Plain", "say kind=ffn or kind=norm"),
         ("{}:Deaf", "cannot be called as forward(x, positions, mask, cache)"),
@@ -104,6 +109,12 @@ def test_a_wrong_part_fails_with_what_was_measured(here: str) -> None:
 def test_what_cannot_be_checked_is_said_in_one_line(here: str, words: str, complaint: str) -> None:
     said = legollm("check", *words.format(here).split(), status=2)
     assert complaint in said.err
+
+
+def test_a_module_that_fails_is_said_in_one_line(tmp_path: Path, here: str) -> None:
+    (tmp_path / f"bad_{here}.py").write_text("1 / 0")
+    said = legollm("check", f"bad_{here}:Wide", status=2)
+    assert "fails: ZeroDivisionError: division by zero" in said.err
 
 
 def test_where_a_part_goes(here: str) -> None:

@@ -207,12 +207,16 @@ def test_files_are_cut_where_nothing_changes(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("engine", ["python", "kernels"])
-def test_bad_input_is_told(engine: fast.Any, tmp_path: Path) -> None:
+def test_bad_input_is_told(engine: fast.Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = RegexBPETokenizer(engine=engine)
     with pytest.raises(TokenizerError, match="byte 1 of the text is no UTF-8"):
         tokenizer.encode_to_numpy(b"a\xff\xfe\xfd")
     with pytest.raises(TokenizerError, match="cannot be read"):
         tokenizer.encode_file(tmp_path / "none")
+    monkeypatch.setattr(fast, "BLOCK", 50)
+    (tmp_path / "text").write_bytes(b"hello world " * 20 + b"\xff abc")
+    with pytest.raises(TokenizerError, match="byte 240 of the text is no UTF-8"):
+        tokenizer.encode_file(tmp_path / "text")
 
 
 def test_engines_that_cannot_be() -> None:

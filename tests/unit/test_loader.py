@@ -135,7 +135,7 @@ def test_state_of_another_corpus_or_cut_is_refused() -> None:
 
 def test_too_few_tokens_say_how_many_there_are_and_what_to_lower() -> None:
     WindowBatches(ids(17), batch_size=1, seq_len=16, seed=0)
-    with pytest.raises(DataError, match=r"16 tokens are fewer than the 17 .*set seq_len to at most 15"):
+    with pytest.raises(DataError, match=r"16 tokens are fewer than the 17 .*set train.seq_len to at most 15"):
         WindowBatches(ids(16), batch_size=1, seq_len=16, seed=0)
     with pytest.raises(DataError, match="1 tokens to validate on"):
         next(validation_batches(ids(1), batch_size=1, seq_len=16))

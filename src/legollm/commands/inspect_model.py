@@ -50,6 +50,8 @@ def inspect(run: Resolved[InspectRun]) -> None:
     arch, model_config = model_named(cfg.name)
     parts = parts_of(arch, model_config)
     if cfg.diagram:
+        if cfg.out is not None and cfg.out.suffix not in {"", ".svg"}:
+            raise ConfigError(f"out: pictures are written as SVG, and {cfg.out} is not named .svg")
         text = diagram(parts, Path(cfg.name).name)
     elif cfg.json:
         text = (

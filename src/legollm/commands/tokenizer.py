@@ -79,6 +79,11 @@ def encode(run: Resolved[EncodeRun]) -> None:
     cfg = run.value
     tokenizer = load_tokenizer(cfg.tokenizer)
     text = sys.stdin.read() if cfg.text is None else cfg.text
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        where = "standard input" if cfg.text is None else "text"
+        raise ConfigError(f"{where}: character {error.start} is no UTF-8; convert the text first") from error
     ids = tokenizer.encode(text, allowed_special="all" if cfg.allow_special else ())
     if cfg.json:
         print(json.dumps(ids))

@@ -46,6 +46,8 @@ def compare(run: Resolved[CompareRun]) -> None:
     Tokenizers trained here have seen the texts; trained ones, given as files, may not have.
     """
     cfg = run.value
+    if not cfg.tokenizers:
+        raise ConfigError("tokenizers: found none; name at least one, as in tokenizers=[byte,bpe]")
     texts = read_texts(cfg.texts or (cfg.data.source,), cfg.data, cfg.n_bytes)
     everything = [document for some in texts.values() for document in some]
     tokenizers = {readable_name(name): get_tokenizer(name, cfg.vocab_size, everything) for name in cfg.tokenizers}

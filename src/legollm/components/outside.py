@@ -31,6 +31,8 @@ def brick_from(path: str) -> Any:
         raise ConfigError(f"{path}: no module {error.name} in {here}, and none is installed") from error
     except SyntaxError as error:
         raise ConfigError(f"{path}: {error.filename}:{error.lineno}: {error.msg}") from error
+    except Exception as error:  # whatever the user's own module does
+        raise ConfigError(f"{path}: importing {module_name} fails: {type(error).__name__}: {error}") from error
     for part in name.split("."):
         if not hasattr(found, part):
             own = [key for key, value in vars(found).items() if getattr(value, "__module__", None) == module_name]

@@ -62,7 +62,10 @@ def make_part(target: Any, name: str) -> nn.Module:
             f"{', '.join(values)}, or name a function without parameters that makes one"
         )
     plain = [values[p.name] for p in needed if p.kind is p.POSITIONAL_ONLY]
-    part = target(*plain, **{p.name: values[p.name] for p in needed if p.kind is not p.POSITIONAL_ONLY})
+    try:
+        part = target(*plain, **{p.name: values[p.name] for p in needed if p.kind is not p.POSITIONAL_ONLY})
+    except Exception as error:  # whatever the user's own class does
+        raise ConfigError(f"{name}: cannot be built: {type(error).__name__}: {error}") from error
     if not isinstance(part, nn.Module):
         raise ConfigError(f"{name}: expected a torch.nn.Module, found {type(part).__name__}")
     return part

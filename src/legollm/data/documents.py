@@ -98,7 +98,7 @@ class BadRows:
         """
         message = f"{file}:{line}: {what}"
         if self.policy == "stop":
-            raise DataError(f"{message} (on_bad_row=skip leaves such rows out and counts them)")
+            raise DataError(f"{message} (data.read.on_bad_row=skip leaves such rows out and counts them)")
         self.n += 1
         if len(self.messages) < KEPT_MESSAGES:
             self.messages.append(message)

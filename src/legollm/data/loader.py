@@ -97,7 +97,7 @@ class WindowBatches:
         if len(ids) < seq_len + 1:
             raise DataError(
                 f"{len(ids)} tokens are fewer than the {seq_len + 1} of one window and its last target; "
-                f"set seq_len to at most {max(len(ids) - 1, 0)}, or give more text"
+                f"set train.seq_len to at most {max(len(ids) - 1, 0)}, or give more text"
             )
         self.ids = ids
         self.batch_size = batch_size

@@ -73,8 +73,8 @@ def text_bytes(text: str) -> bytes:
         return text.encode("utf-8", "surrogatepass")
 
 
-def checked_text(data: bytes) -> str:
-    """The text of UTF-8 bytes.
+def checked_text(data: bytes, *, at: int = 0) -> str:
+    """The text of UTF-8 bytes, which stand at byte `at` of what the user gave.
 
     Raises:
         TokenizerError: bytes that are no UTF-8.
@@ -83,7 +83,7 @@ def checked_text(data: bytes) -> str:
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
         raise TokenizerError(
-            f"byte {error.start} of the text is no UTF-8: {error.reason}; convert the text, or decode it with "
+            f"byte {at + error.start} of the text is no UTF-8: {error.reason}; convert the text, or decode it with "
             "errors='replace'"
         ) from None
 
@@ -108,6 +108,14 @@ def blocks_of(path: Path, size: int) -> Iterator[bytes]:
                 held = []
             held.append(block[cut:])
         yield b"".join(held)
+
+
+def placed(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Each block and where it begins."""
+    at = 0
+    for block in blocks:
+        yield block, at
+        at += len(block)
 
 
 class FastEncoder:
@@ -213,20 +221,20 @@ class FastEncoder:
         learn_tokens(self._rules, memory, self._tokens, self._offsets, self._ids, int(self._whole_pieces), out)
         return memory
 
-    def encode_file(self, path: Path, *, threads: int, prepare: Callable[[bytes], bytes]) -> Ids:
-        """The ids of a file; prepare: makes valid UTF-8 in normal form of each block."""
+    def encode_file(self, path: Path, *, threads: int, prepare: Callable[[bytes, int], bytes]) -> Ids:
+        """The ids of a file; prepare: makes valid UTF-8 in normal form of each block, told where it begins."""
 
-        def work(block: bytes) -> Ids:
-            return self.encode(prepare(block))
+        def work(block: bytes, at: int) -> Ids:
+            return self.encode(prepare(block, at))
 
-        blocks = blocks_of(path, BLOCK)
+        blocks = placed(blocks_of(path, BLOCK))
         if threads == 1:
-            return np.concatenate([work(block) for block in blocks])
+            return np.concatenate([work(block, at) for block, at in blocks])
         parts: list[Ids] = []
         with ThreadPoolExecutor(threads) as pool:
             waiting: deque[Future[Ids]] = deque()
-            for block in blocks:
-                waiting.append(pool.submit(work, block))
+            for block, at in blocks:
+                waiting.append(pool.submit(work, block, at))
                 if len(waiting) > 2 * threads:  # one block that a thread works on, one that waits for it
                     parts.append(waiting.popleft().result())
             return np.concatenate([*parts, *(one.result() for one in waiting)])

@@ -72,8 +72,9 @@ def read_json(path: Path | str) -> dict[str, Any]:
     Raises:
         TokenizerError: unreadable, truncated, or another kind of value.
     """
+    content = read_bytes(path)
     try:
-        document = json.loads(read_bytes(path), object_pairs_hook=_object)
+        document = json.loads(content, object_pairs_hook=_object)
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError alike
         raise TokenizerError(f"{path}: no valid JSON ({error}); the file is damaged or something else") from error
     except RecursionError as error:

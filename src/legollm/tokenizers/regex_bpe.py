@@ -178,7 +178,7 @@ class RegexBPETokenizer(VocabularyTokenizer):
             self.engine = "python"
         return self._fast is not None
 
-    def _to_bytes(self, text: str | bytes, is_utf8: bool = False) -> bytes:
+    def _to_bytes(self, text: str | bytes, at: int = 0, *, is_utf8: bool = False) -> bytes:
         """The bytes that are cut and merged: UTF-8, in normal form C where the vocabulary asks for it.
 
         is_utf8: bytes were checked before.
@@ -189,7 +189,7 @@ class RegexBPETokenizer(VocabularyTokenizer):
         if isinstance(text, bytes):
             if text.isascii() or (is_utf8 and not self._nfc):
                 return text
-            characters = checked_text(text)
+            characters = checked_text(text, at=at)
             return text_bytes(self._normalize(characters)) if self._nfc else text
         return text_bytes(self._normalize(text))
 
@@ -214,7 +214,8 @@ class RegexBPETokenizer(VocabularyTokenizer):
         """
         fast = self._fast_encoder(sum(map(len, texts)))
         if fast is not None:
-            return fast.encode_batch([self._to_bytes(text, is_utf8) for text in texts], threads=threads or cores())
+            data = [self._to_bytes(text, is_utf8=is_utf8) for text in texts]
+            return fast.encode_batch(data, threads=threads or cores())
         lists = [self._encode_plainly(text if isinstance(text, str) else checked_text(text)) for text in texts]
         offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
         return np.array([i for ids in lists for i in ids], np.int32), offsets

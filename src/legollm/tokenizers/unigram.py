@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 UNKNOWN_PENALTY = 10.0
 """Nats that a character spelled in bytes costs more than the least probable piece, as in SentencePiece."""
 
+DECIMALS = 12
+"""Of a score that is learned: with more digits the Rust tools read another number from tokenizer.json than was written
+there, in the last bit, and decide otherwise between segmentations that are equally probable."""
+
 _ASCII = [chr(value) for value in range(128)]
 
 
@@ -39,7 +43,7 @@ class UnigramTokenizer(PieceTokenizer):
 
     def __init__(self, pattern: str = "gpt4") -> None:
         super().__init__(pattern)
-        self._set_scores(dict.fromkeys(_ASCII, -math.log(len(_ASCII))))
+        self._set_scores(dict.fromkeys(_ASCII, round(-math.log(len(_ASCII)), DECIMALS)))
 
     @property
     def scores(self) -> dict[int, float]:
@@ -67,6 +71,7 @@ class UnigramTokenizer(PieceTokenizer):
         words = training_words(counts, frequent_characters(counts, room))
         n_ascii = len({character for word in words for character in word if character.isascii()})
         learned = learn_pieces(words, room + n_ascii, progress=progress)
+        learned = {piece: round(score, DECIMALS) for piece, score in learned.items()}
         if len(learned) < room + n_ascii:
             log.warning("%d pieces fewer than there is room for: the text has no more", room + n_ascii - len(learned))
         least = min(learned.values(), default=0.0)
