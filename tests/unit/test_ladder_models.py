@@ -220,11 +220,11 @@ RUNGS = ("bigram", "one-head", "multi-head", "one-block", "decoder")
 
 @pytest.mark.slow
 def test_each_rung_reads_better_than_the_one_before(tmp_path: Path, shared_data: Path) -> None:
-    """A tenth of the ladder's steps is enough to see the order."""
+    """A third of the ladder's steps is enough to see the order; after a tenth, the deeper ones still lag behind."""
     losses = []
     for name in RUNGS:
         source = shared_data / "text" / "tinyshakespeare.txt"
-        words = [f"preset={name}", f"data.source={source}", f"run={tmp_path / name}", "train.max_steps=300"]
-        state = pretrain(run_of(*words, "train.eval_every=0", "optim.warmup_steps=30", "train.precision=float32"))
+        words = [f"preset={name}", f"data.source={source}", f"run={tmp_path / name}", "train.max_steps=1000"]
+        state = pretrain(run_of(*words, "train.eval_every=0", "train.precision=float32"))
         losses.append(state.best_loss)
     assert losses == sorted(losses, reverse=True)
