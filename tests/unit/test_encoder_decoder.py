@@ -230,7 +230,6 @@ def test_an_untrained_writer_knows_nothing(kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:dynamo_pgo force disabled")  # where a test before turned its memory off
 def test_it_compiles_in_one_piece() -> None:
     model, source, target = writer("t5", n_layers=1, n_decoder_layers=1), some_tokens(2, 5), some_tokens(2, 4)
     torch._dynamo.reset()
