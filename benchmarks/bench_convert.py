@@ -17,6 +17,7 @@ import torch
 
 from legollm.architectures import ARCHITECTURES
 from legollm.checkpoints.huggingface import to_hf, write_config
+from legollm.device import without_memory
 
 PEAK = """
 import re, sys
@@ -31,7 +32,7 @@ MB = 1_000_000
 def sparse_folder(folder: Path, arch: str, **sizes: int) -> tuple[int, int]:
     """A folder of bfloat16 zeros that take no room -> its parameters, and the bytes of its largest tensor."""
     cfg = ARCHITECTURES[arch].config(**sizes)
-    with torch.device("meta"):
+    with without_memory():
         model = ARCHITECTURES[arch].build(cfg)
     tensors = to_hf(arch, dict(model.named_parameters()))
     header, end = {}, 0

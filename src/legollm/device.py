@@ -3,9 +3,13 @@
 import hashlib
 import logging
 import time
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from legollm.errors import ConfigError
 
@@ -58,6 +62,28 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Matrix products in `precision`; parameters, norms and losses stay in float32."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)
+
+
+class Undrawn(TorchFunctionMode):
+    """Numbers that have no memory are not drawn: torch would load its compiler to do nothing, 80 MB and a second."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_) and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """What is built inside has shapes but no numbers: to be counted, drawn as a picture, or filled from a file."""
+    with torch.device("meta"), Undrawn():
+        yield
 
 
 def seed_of(seed: int, stream: str) -> int:

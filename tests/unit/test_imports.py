@@ -73,3 +73,26 @@ sys.exit("\\n".join(failed) or 0)
     assert {"transformers", "tiktoken", "pytest", "pyarrow"} <= optional
     done = run(code, ",".join(sorted(optional)), ",".join(modules))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_model_without_memory_needs_neither_the_compiler_nor_algebra() -> None:
+    """torch would import them for a normal_ or an empty_like on the meta device: half of a conversion's memory."""
+    code = """
+import tempfile
+from pathlib import Path
+from legollm.architectures import ARCHITECTURES
+from legollm.checkpoints.huggingface import open_hf_folder, save_hf_folder
+from legollm.device import without_memory
+for name, row in ARCHITECTURES.items():
+    with without_memory():
+        model = row.build(row.config())
+    assert all(p.is_meta for p in model.parameters())
+row = ARCHITECTURES["qwen3"]
+cfg = row.config(vocab_size=9, n_layers=1)
+with tempfile.TemporaryDirectory() as folder:
+    save_hf_folder(Path(folder), "qwen3", cfg, row.build(cfg))
+    open_hf_folder(Path(folder))
+assert not {"torch._dynamo", "sympy"} & set(sys.modules)
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr

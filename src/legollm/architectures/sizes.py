@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
+from legollm.device import without_memory
 from legollm.errors import ConfigError
 
 ASPECT = 64
@@ -111,7 +111,7 @@ class Fitting:
         return dataclasses.replace(self.cfg, **{**shape, **self.fixed})
 
     def count_of(self, shape: Mapping[str, Any]) -> int:
-        with torch.device("meta"):
+        with without_memory():
             return sum(p.numel() for p in self.build(self.replaced(shape)).parameters())
 
     def count(self, width: int) -> int:

@@ -19,6 +19,7 @@ from legollm.architectures.weight_map import INDEX, from_theirs, listing, resolv
 from legollm.checkpoints.reader import DTYPES, Entry, read_json
 from legollm.checkpoints.shards import Shape, Shards, write_shards
 from legollm.components.decoder import Decoder
+from legollm.device import without_memory
 from legollm.errors import CheckpointError
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -144,7 +145,8 @@ class Stored:
     def __init__(self, shards: Shards, arch: str, like: nn.Module) -> None:
         """like: the model, whose weights may be on the meta device."""
         other = ARCHITECTURES[arch].hugging_face
-        meta = {name: torch.empty_like(p, device="meta") for name, p in like.named_parameters()}
+        # Not empty_like: on the meta device torch answers that one by way of an algebra system, 35 MB of it.
+        meta = {n: torch.empty(p.shape, dtype=p.dtype, device="meta") for n, p in like.named_parameters()}
         rows = resolve_rows(other.rows, meta)
         self.shards = shards
         self.sizes = {name: p.size(0) for name, p in meta.items()}
@@ -196,7 +198,7 @@ def open_hf_folder(folder: Path) -> Opened:
     arch, cfg = config_from_hf(read_json(folder / CONFIG))
     shards = Shards(folder)
     check_sizes(cfg, len(shards.entries))
-    with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
+    with without_memory():
         model = ARCHITECTURES[arch].build(cfg)
     return Opened(arch, cfg, model, Stored(shards, arch, model))
 

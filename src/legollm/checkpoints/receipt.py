@@ -20,6 +20,7 @@ from legollm.checkpoints.huggingface import tied_names
 from legollm.checkpoints.manifest import canonical, sha256
 from legollm.components.encoder_decoder import EncoderDecoder
 from legollm.components.positions import TokenEmbedding
+from legollm.device import without_memory
 from legollm.errors import CheckpointError
 
 RECEIPT = "receipt.json"
@@ -85,7 +86,7 @@ def logits_from_disk(arch: str, cfg: Any, read: Reader, tokens: Tensor) -> Tenso
     It is built without memory; whoever asks one of its modules for a parameter has it read at that moment. Of matrices
     that are multiplied or looked up, only some rows are there at a time.
     """
-    with torch.device("meta"):
+    with without_memory():
         model = ARCHITECTURES[arch].build(cfg).eval()
     tied = tied_names(model)
     for prefix, module in model.named_modules():

@@ -17,7 +17,7 @@ from legollm.checkpoints.reader import DTYPES, Entry, TensorFile, inside, read_j
 from legollm.errors import CheckpointError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-PIECE = 1 << 22
+PIECE = 1 << 20
 """Bytes read, converted and written at a time."""
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 

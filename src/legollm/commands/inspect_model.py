@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-import torch
 from torch import nn
 
 from legollm.architectures import ARCHITECTURES
@@ -16,6 +15,7 @@ from legollm.checkpoints.loading import resolve_folder
 from legollm.checkpoints.reader import read_json
 from legollm.commands.diagram import diagram
 from legollm.config import Resolved
+from legollm.device import without_memory
 from legollm.errors import ConfigError
 from legollm.evaluation.anatomy import Part, anatomy
 
@@ -68,7 +68,7 @@ def inspect(run: Resolved[InspectRun]) -> None:
 
 def parts_of(arch: str, model_config: Any) -> Part:
     """The parts of a model, which takes no memory."""
-    with torch.device("meta"):
+    with without_memory():
         return anatomy(cast(nn.Module, ARCHITECTURES[arch].build(model_config)))
 
 
