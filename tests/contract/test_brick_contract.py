@@ -14,6 +14,7 @@ from legollm.components.feedforward import GLU, MLP, GeGLU, ReGLU, SwiGLU, gelu,
 from legollm.components.init import init_weights
 from legollm.components.moe import MoE
 from legollm.components.norm import LayerNorm, RMSNorm
+from legollm.components.outside import STUDS
 from legollm.components.positions import (
     Alibi,
     InterleavedRotaryEmbedding,
@@ -31,7 +32,7 @@ from legollm.components.routing import Router, Rule, Soft, Switch, TopK
 from legollm.contract import check_brick
 from legollm.contract.learning import loss_of
 from legollm.contract.models import no_token_is_seen_before_its_time
-from legollm.contract.studs import STUDS, D, V, seeded
+from legollm.contract.studs import D, V, seeded
 from legollm.interfaces import LayerCache, Mask
 
 Make = Callable[[], nn.Module]

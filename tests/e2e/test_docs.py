@@ -22,7 +22,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE, OutputChecker
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,23 +71,28 @@ def blocks_of(text: str, name: str) -> list[Block]:
     return found
 
 
-def commands_of(block: Block) -> Iterator[list[str]]:
-    """The words of each command; comments are left out."""
+def commands_of(block: Block) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """The environment in front of each command and the command's words; comments are left out."""
     for line in block.text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words and shlex.join(words) not in COVERED_ELSEWHERE:
+            in_front = list(takewhile(lambda word: re.match(r"[A-Z_]+=", word), words))
+            words = words[len(in_front) :]
             assert words[0] == "legollm", f"{block.where}: cannot run {line!r}; make it ```text"
-            yield words[1:]
+            yield dict(word.split("=", 1) for word in in_front), words[1:]
 
 
 def run_commands(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
-    for words in commands_of(block):
+    for environment, words in commands_of(block):
         given = ""
         if words[-2:-1] == ["<"]:
             *words, _, name = words
             given = Path(name).read_text(encoding="utf-8")
-        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
-        status = main([*words, *shlex.split(block.notes.get("words", ""))])
+        with monkeypatch.context() as here:
+            here.setattr(sys, "stdin", io.StringIO(given))
+            for name, value in environment.items():
+                here.setenv(name, value)
+            status = main([*words, *shlex.split(block.notes.get("words", ""))])
         assert status == int(block.notes.get("exit", "0")), f"{block.where}: legollm {shlex.join(words)}"
 
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from legollm.commands.check import card
 from legollm.components.attention import Attention
-from legollm.components.outside import brick_from
+from legollm.components.outside import brick_from, refuse_misfit
 from legollm.contract import Verdict
-from legollm.contract.studs import make_part, refuse_misfit, stud_of
+from legollm.contract.studs import make_part, stud_of
 from legollm.contract.verdict import Outcome, difference, verdict, within
 from legollm.errors import ConfigError
 from walker import legollm

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from legollm.architectures import ARCHITECTURES
+from legollm.architectures.ngram import NGramConfig, counted
 from legollm.checkpoints.huggingface import save_hf_folder
 from legollm.cli import main
 from legollm.commands.diagram import diagram
@@ -120,6 +121,19 @@ def test_the_table_is_aligned_and_the_figures_add_up(capsys: Capture) -> None:
     assert len({len(line) for line in lines}) == 1
     assert lines[1].split() == ["model", "Decoder", "124,439,808"]
     assert any(re.fullmatch(r"  blocks\.0-11 +12 x PreNormBlock +85,054,464", line) for line in lines)
+
+
+def test_counts_that_wait_for_a_text_have_no_size(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["inspect", "ngram"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("as large as what a text has to count: ")
+    assert main(["inspect", "ngram", "--diagram", str(tmp_path / "ngram.svg")]) == 0
+    assert "parameters" not in capsys.readouterr().out
+    cfg, model = counted(NGramConfig(vocab_size=4, order=2), torch.tensor([0, 1, 0, 2]))
+    save_hf_folder(tmp_path / "model", "ngram", cfg, model)
+    assert main(["inspect", str(tmp_path / "model")]) == 0
+    found = capsys.readouterr().out
+    assert found.splitlines()[1].split()[-1] == str(sum(p.numel() for p in model.parameters()))
+    assert "counted" not in found
 
 
 def test_json_has_every_part(capsys: Capture) -> None:

@@ -173,8 +173,12 @@ def test_bricks_are_swapped_on_the_command_line() -> None:
 def test_every_architecture_that_learns_from_text_can_be_trained() -> None:
     for name, row in ARCHITECTURES.items():
         if row.learns == "pairs":
-            with pytest.raises(ConfigError, match=f"model.arch: '{name}' is none of"):
+            verb = "classify" if name == "encoder_classifier" else "seq2seq"
+            with pytest.raises(ConfigError, match=f"model.arch: {name} learns from pairs.*; use legollm {verb} train"):
                 run_of(f"model.arch={name}")
+            for preset in row.presets:
+                with pytest.raises(ConfigError, match=f"model.preset: {preset} learns from pairs.*{verb} train"):
+                    run_of(f"model.preset={preset}")
         else:
             assert type(run_of(f"model.arch={name}").model) is row.config
 

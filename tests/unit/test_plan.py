@@ -9,6 +9,7 @@ import torch
 from legollm.architectures import build
 from legollm.cli import main
 from legollm.commands.plan import count, size
+from legollm.evaluation.cost import cost_of
 from legollm.generation.cache import FullCache
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors
 
@@ -41,6 +42,18 @@ def test_a_run_costs_its_tokens(capsys: Capture) -> None:
     assert planned(capsys, "preset=tiny", "train.batch_size=6")["training_bytes"]["activations"] == pytest.approx(
         2 * memory["activations"], rel=0.01
     )
+
+
+@pytest.mark.parametrize("arch", ["t5", "transformer", "encoder_classifier"])
+def test_models_of_pairs_are_planned(arch: str, capsys: Capture) -> None:
+    figures = planned(capsys, f"model.arch={arch}", "model.vocab_size=50", "train.seq_len=8", "train.batch_size=2")
+    model = build(arch, vocab_size=50)
+    cost = cost_of(lambda: build(arch, vocab_size=50), 8, batch_size=2)
+    assert figures["parameters"]["total"] == sum(parameter.numel() for parameter in model.parameters())
+    assert figures["flops_per_token"]["forward"] == cost.forward_flops / 8
+    assert figures["training_bytes"]["activations"] == cost.kept_bytes
+    assert main(["plan", f"model.arch={arch}", "size=3M"]) == 2
+    assert "learns from pairs, for which there is no rule" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -25,6 +25,7 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -47,6 +48,7 @@ from legollm.architectures import (
 from legollm.architectures.sizes import sized
 from legollm.architectures.weight_map import HuggingFace
 from legollm.components.decoder import Decoder
+from legollm.components.outside import make_brick
 from legollm.errors import ConfigError
 
 
@@ -69,7 +71,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "ngram": Architecture(ngram.NGramConfig, ngram.ngram, ngram.PRESETS, ngram.HUGGING_FACE, learns="counts"),
     "bigram": Architecture(bigram.BigramConfig, bigram.bigram, bigram.PRESETS, bigram.HUGGING_FACE),
     "mlp_lm": Architecture(mlp_lm.MlpLmConfig, mlp_lm.mlp_lm, mlp_lm.PRESETS, mlp_lm.HUGGING_FACE),
-    "vanilla": Architecture(vanilla.VanillaConfig, vanilla.vanilla, vanilla.PRESETS, vanilla.HUGGING_FACE),
+    "vanilla": Architecture(
+        vanilla.VanillaConfig, partial(vanilla.vanilla, outside=make_brick), vanilla.PRESETS, vanilla.HUGGING_FACE
+    ),
     "gpt2": Architecture(gpt2.GPT2Config, gpt2.gpt2, gpt2.PRESETS, gpt2.HUGGING_FACE),
     "llama3": Architecture(llama3.Llama3Config, llama3.llama3, llama3.PRESETS, llama3.HUGGING_FACE),
     "qwen3": Architecture(qwen3.Qwen3Config, qwen3.qwen3, qwen3.PRESETS, qwen3.HUGGING_FACE),

@@ -1,5 +1,7 @@
 """What every configuration is checked for; each message starts with the name of the field to change."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from legollm.errors import ConfigError
@@ -27,6 +29,19 @@ def check_divides(cfg: Any, part: str, whole: str) -> None:
     if total % n:
         *others, last = [str(d) for d in range(1, total + 1) if total % d == 0]
         raise ConfigError(f"{part}: {n} does not divide {whole} = {total}; use {', '.join(others)} or {last}")
+
+
+def check_brick(cfg: Any, name: str, possible: Iterable[str]) -> None:
+    """`cfg.name` names a brick: one of this package, or module:Name of one that is not.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    value, names = getattr(cfg, name), list(possible)
+    if value not in names and ":" not in value:
+        near = difflib.get_close_matches(value, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else "for one of your own write module:Name"
+        raise ConfigError(f"{name}: {value!r} is none of {', '.join(names)}; {hint}")
 
 
 def check_dropout(cfg: Any) -> None:

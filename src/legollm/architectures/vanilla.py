@@ -4,16 +4,15 @@ As it comes it is a decoder like GPT-2 (Radford et al. 2019). Its presets are th
 a small modern model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from legollm.architectures.checks import check_divides, check_dropout, check_positive, check_rotary
-from legollm.architectures.weight_map import HuggingFace, Row
+from legollm.architectures.checks import check_brick, check_divides, check_dropout, check_positive, check_rotary
+from legollm.architectures.weight_map import SAME_NAMES, HuggingFace
 from legollm.components.attention import Attention
 from legollm.components.blocks import ParallelBlock, PostNormBlock, PreNormBlock, SandwichNormBlock
 from legollm.components.decoder import Decoder
@@ -21,6 +20,7 @@ from legollm.components.feedforward import GLU, MLP, GeGLU, ReGLU, SwiGLU, gelu,
 from legollm.components.init import init_weights
 from legollm.components.moe import MoE
 from legollm.components.norm import LayerNorm, RMSNorm
+from legollm.components.outside import positions_kind
 from legollm.components.positions import (
     Alibi,
     LearnedPositionEmbedding,
@@ -35,10 +35,15 @@ from legollm.components.positions import (
 from legollm.components.routing import Router, TopK
 from legollm.errors import CheckpointError, ConfigError
 
+NORMS: Mapping[str, Any] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm, "none": nn.Identity}
+ACTIVATIONS = {"relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh, "relu_squared": relu_squared}
+GATED: Mapping[str, Any] = {"glu": GLU, "swiglu": SwiGLU, "geglu": GeGLU, "reglu": ReGLU}
+
 
 @dataclass(frozen=True, kw_only=True)
 class VanillaConfig:
-    """Sizes, and which brick is in which place."""
+    """Sizes, and which brick is in which place. A brick of one's own is named as module:Name, such as my_bricks:MyFFN:
+    its module is imported, which runs it, and gets the sizes that it asks for by the names of these settings."""
 
     arch: Literal["vanilla"] = "vanilla"
     """Which architecture this is."""
@@ -56,17 +61,19 @@ class VanillaConfig:
     """Width of the residual stream."""
     d_ff: int = 512
     """Width inside the feed-forward, or inside each expert."""
-    positions: Literal["learned", "sinusoidal", "rope", "alibi", "t5", "none"] = "learned"
-    """How it knows where tokens stand: learned or sinusoidal vectors that are added, rotary turns of queries and keys,
-    scores that fall with the distance (alibi) or get a learned number for it (t5), or by the causal mask alone."""
-    norm: Literal["layernorm", "rmsnorm", "none"] = "layernorm"
-    """What keeps the residual stream at a steady scale."""
+    attention: str = "heads"
+    """The first half of a block: heads, which all other settings of attention are about, or module:Name."""
+    positions: str = "learned"
+    """How it knows where tokens stand: learned or sinusoidal vectors that are added; rope, rotary turns of queries and
+    keys; scores that fall with the distance (alibi) or get a learned number for it (t5); by the causal mask alone
+    (none); or module:Name."""
+    norm: str = "layernorm"
+    """What keeps the residual stream at a steady scale: layernorm, rmsnorm, none or module:Name."""
     norm_placement: Literal["pre", "post", "sandwich", "parallel"] = "pre"
     """Before each half of a block, after it, both; or once before both halves side by side."""
-    ffn: Literal["relu", "gelu", "gelu_tanh", "relu_squared", "glu", "swiglu", "geglu", "reglu", "moe", "none"] = (
-        "gelu_tanh"
-    )
-    """The second half of a block: two matrices and an activation, three with a gate, experts (swiglu), or nothing."""
+    ffn: str = "gelu_tanh"
+    """The second half of a block: two matrices and an activation (relu, gelu, gelu_tanh, relu_squared), three with a
+    gate (glu, swiglu, geglu, reglu), experts of which each is a swiglu (moe), nothing (none), or module:Name."""
     n_experts: int = 4
     """ffn=moe: how many there are."""
     n_active: int = 2
@@ -98,6 +105,10 @@ class VanillaConfig:
         check_divides(self, "n_heads", "d_model")
         check_divides(self, "n_kv_heads", "n_heads")
         check_dropout(self)
+        check_brick(self, "attention", ["heads"])
+        check_brick(self, "positions", ["learned", "sinusoidal", "rope", "alibi", "t5", "none"])
+        check_brick(self, "norm", NORMS)
+        check_brick(self, "ffn", [*ACTIVATIONS, *GATED, "moe", "none"])
         if self.positions == "rope":
             check_rotary("n_heads", self.d_head)
         if self.positions == "sinusoidal" and self.d_model % 2:
@@ -128,10 +139,6 @@ PRESETS = {
     "modern-tiny-moe": replace(MODERN_TINY, ffn="moe", d_ff=352),
 }
 
-NORMS: Mapping[str, Any] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm, "none": nn.Identity}
-ACTIVATIONS = {"relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh, "relu_squared": relu_squared}
-GATED: Mapping[str, Any] = {"glu": GLU, "swiglu": SwiGLU, "geglu": GeGLU, "reglu": ReGLU}
-
 
 class NoFeedForward(nn.Module):
     """In the place of a feed-forward: the block only mixes."""
@@ -141,17 +148,47 @@ class NoFeedForward(nn.Module):
         return torch.zeros_like(x)
 
 
-def vanilla(cfg: VanillaConfig, seed: int = 0) -> Decoder:
-    """A decoder out of the chosen bricks with freshly drawn weights."""
-    rope = RotaryEmbedding(cfg.d_head, theta=cfg.rope_theta) if cfg.positions == "rope" else NoPositions()
+Outside: TypeAlias = Callable[[str, str, Mapping[str, Any]], nn.Module]
+"""module:Name, the place in the model and the values a brick may ask for -> the brick."""
+
+
+def none_outside(path: str, stud: str, values: Mapping[str, Any]) -> nn.Module:
+    """
+    Raises:
+        ConfigError: always; this file knows its own bricks only.
+    """
+    raise ConfigError(f"{path}: a brick from outside, which this file does not fetch; put its {stud} here by hand")
+
+
+def vanilla(cfg: VanillaConfig, seed: int = 0, outside: Outside = none_outside) -> Decoder:
+    """A decoder out of the chosen bricks with freshly drawn weights.
+
+    outside: finds and builds the bricks that are named as module:Name.
+    """
+    own = outside(cfg.positions, "positions", sizes_of(cfg)) if ":" in cfg.positions else None
+    kind = positions_kind(own) if own is not None else cfg.positions
+    rope: nn.Module = NoPositions()
     position_bias: nn.Module | None = None  # one for all layers, as in both papers
-    if cfg.positions == "alibi":
+    if cfg.positions == "rope":
+        rope = RotaryEmbedding(cfg.d_head, theta=cfg.rope_theta)
+    elif cfg.positions == "alibi":
         position_bias = Alibi(cfg.n_heads)
     elif cfg.positions == "t5":
         position_bias = T5Bias(cfg.n_heads, bidirectional=False)
-    norm = partial(NORMS[cfg.norm], eps=cfg.norm_eps)
+    elif own is not None and kind == "rotary":
+        rope = own
+    elif own is not None and kind == "position_bias":
+        position_bias = own
 
-    def block() -> nn.Module:
+    def norm(width: int) -> nn.Module:
+        if ":" in cfg.norm:
+            return outside(cfg.norm, "norm", {**sizes_of(cfg), "d_model": width, "eps": cfg.norm_eps})
+        made: nn.Module = NORMS[cfg.norm](width, eps=cfg.norm_eps)
+        return made
+
+    def attention() -> nn.Module:
+        if ":" in cfg.attention:
+            return outside(cfg.attention, "mixer", {**sizes_of(cfg), "rope": rope})
         attn = Attention(
             cfg.d_model,
             n_heads=cfg.n_heads,
@@ -166,7 +203,11 @@ def vanilla(cfg: VanillaConfig, seed: int = 0) -> Decoder:
             sinks=cfg.sinks,
         )
         attn.o_proj = nn.Linear(cfg.d_model, cfg.d_model, bias=cfg.bias)
-        return placed(cfg, norm, attn, feed_forward(cfg))
+        return attn
+
+    def block() -> nn.Module:
+        ffn = outside(cfg.ffn, "ffn", sizes_of(cfg)) if ":" in cfg.ffn else feed_forward(cfg)
+        return placed(cfg, norm, attention(), ffn)
 
     is_scaled = cfg.positions == "sinusoidal"  # waves are large beside freshly drawn vectors
     tokens = (ScaledTokenEmbedding if is_scaled else TokenEmbedding)(cfg.vocab_size, cfg.d_model)
@@ -174,7 +215,7 @@ def vanilla(cfg: VanillaConfig, seed: int = 0) -> Decoder:
     if cfg.tie_embeddings:
         lm_head.weight = tokens.weight
     model = Decoder(
-        embed=with_positions(cfg, tokens),
+        embed=with_positions(cfg, tokens, own if kind == "positions" else None),
         blocks=[block() for _ in range(cfg.n_layers)],
         norm=nn.Identity() if cfg.norm_placement == "post" else norm(cfg.d_model),  # the last block ends with one
         lm_head=lm_head,
@@ -184,10 +225,18 @@ def vanilla(cfg: VanillaConfig, seed: int = 0) -> Decoder:
     return model
 
 
-def with_positions(cfg: VanillaConfig, tokens: nn.Module) -> nn.Module:
-    """Vectors of the tokens, with those of the positions where they are added."""
-    if cfg.positions == "learned":
-        positions: nn.Module = LearnedPositionEmbedding(cfg.max_seq_len, cfg.d_model)
+def sizes_of(cfg: VanillaConfig) -> dict[str, Any]:
+    """What a brick from outside may ask for: the numbers of the configuration."""
+    numbers = {key: value for key, value in vars(cfg).items() if isinstance(value, int | float)}
+    return numbers | {"d_head": cfg.d_head, "theta": cfg.rope_theta}
+
+
+def with_positions(cfg: VanillaConfig, tokens: nn.Module, own: nn.Module | None) -> nn.Module:
+    """Vectors of the tokens, with those of the positions where they are added; `own` are some from outside."""
+    if own is not None:
+        positions = own
+    elif cfg.positions == "learned":
+        positions = LearnedPositionEmbedding(cfg.max_seq_len, cfg.d_model)
     elif cfg.positions == "sinusoidal":
         positions = SinusoidalPositionEmbedding(cfg.d_model)
     else:
@@ -236,22 +285,10 @@ def config_from_hf(config: Mapping[str, Any]) -> VanillaConfig:
     return VanillaConfig(**{name: config[name] for name in names})
 
 
-LINEAR = [f"attn.{part}_proj" for part in "qkvo"] + [f"ffn.{part}_proj" for part in ("up", "gate", "down")]
-NORMALISING = ["norm", "norm1", "norm2", "attn_norm", "ffn_norm", "attn.q_norm", "attn.k_norm"]
-IN_BLOCKS = [
-    *(f"{part}.{kind}" for part in LINEAR + NORMALISING for kind in ("weight", "bias")),
-    *("attn.position_bias.weight", "attn.sinks", "ffn.router.proj.weight"),
-    *(f"ffn.experts.{{}}.{part}_proj.weight" for part in ("up", "gate", "down")),
-]
-AROUND = [
-    *("embed.weight", "embed.tokens.weight", "embed.positions.weight"),
-    *(f"{part}.{kind}" for part in ("norm", "lm_head") for kind in ("weight", "bias")),
-]
-
 HUGGING_FACE = HuggingFace(
     model_type="legollm_vanilla",
     class_name="Vanilla",
-    rows=[Row(name, (name,)) for name in [*AROUND, *(f"blocks.{{}}.{name}" for name in IN_BLOCKS)]],
+    rows=[SAME_NAMES],  # bricks from outside call their weights as they like
     config_to_hf=lambda cfg: {key: value for key, value in asdict(cfg).items() if key != "arch"},
     config_from_hf=config_from_hf,
 )

@@ -25,6 +25,10 @@ class Row:
     transpose: bool = False
 
 
+SAME_NAMES = Row("*", ("*",))
+"""For all weights that no other row names: they are called the same on both sides."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class HuggingFace:
     """An architecture as the transformers library knows it."""
@@ -58,6 +62,8 @@ def resolve_rows(rows: Iterable[Row], names: Iterable[str]) -> list[Row]:
             numbers = INDEX.findall(name)
             ours = tuple(one.format(*numbers) for one in row.ours)
             resolved.append(Row(row.theirs.format(*numbers), ours, row.transpose))
+        elif SAME_NAMES.theirs in by_template:
+            resolved.append(Row(name, (name,)))
     if homeless := sorted(set(names) - {name for row in resolved for name in row.ours}):
         raise CheckpointError(
             f"{listing(homeless)}: no place for them in this format; merge or remove what was added to the model"

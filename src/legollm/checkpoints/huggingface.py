@@ -6,7 +6,8 @@ are compared with the configuration before a tensor is loaded.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +20,13 @@ from legollm.architectures.weight_map import INDEX, from_theirs, listing, resolv
 from legollm.checkpoints.reader import DTYPES, Entry, read_json
 from legollm.checkpoints.shards import Shape, Shards, write_shards
 from legollm.components.decoder import Decoder
+from legollm.components.outside import names_outside
 from legollm.device import without_memory
 from legollm.errors import CheckpointError
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
+BRICKS = "LEGOLLM_BRICKS"
+"""Environment variable: the bricks from outside that model folders may name, module:Name, with commas between."""
 MAX_SHARD_BYTES = 5_000_000_000
 FORMAT = 1
 """Of the folders written here: one number up when an older legollm would misread them."""
@@ -37,8 +41,10 @@ def config_to_hf(arch: str, cfg: Any) -> dict[str, Any]:
     return kind | other.config_to_hf(cfg) | {"legollm": {"format": FORMAT, "version": __version__}}
 
 
-def config_from_hf(config: Mapping[str, Any]) -> tuple[str, Any]:
+def config_from_hf(config: Mapping[str, Any], *, trusted: Collection[str] = ()) -> tuple[str, Any]:
     """config.json -> the name of one of our architectures and its configuration.
+
+    trusted: bricks from outside that the model may name, beside those of LEGOLLM_BRICKS.
 
     Raises:
         CheckpointError: a model that the bricks do not compute, or one that brings its own code.
@@ -55,9 +61,25 @@ def config_from_hf(config: Mapping[str, Any]) -> tuple[str, Any]:
         raise CheckpointError(f"{CONFIG}: model_type {found!r} is not supported; supported: {', '.join(by_type)}")
     arch = by_type[found]
     try:
-        return arch, ARCHITECTURES[arch].hugging_face.config_from_hf(config)
+        cfg = ARCHITECTURES[arch].hugging_face.config_from_hf(config)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:  # an impossible value, or its type
         raise CheckpointError(f"{CONFIG}: {error}") from error
+    refuse_strangers(cfg, trusted)
+    return arch, cfg
+
+
+def refuse_strangers(cfg: Any, trusted: Collection[str]) -> None:
+    """A folder may come from anywhere, and building a brick imports its module: only what the user named is built.
+
+    Raises:
+        CheckpointError: a brick from outside that nobody here named.
+    """
+    named = {*trusted, *os.environ.get(BRICKS, "").split(",")}
+    if strange := sorted({path for path in names_outside(cfg).values() if path not in named}):
+        raise CheckpointError(
+            f"{CONFIG}: names bricks from outside, whose code would run: {', '.join(strange)}; if they are yours, set "
+            f"{BRICKS}={','.join(strange)}"
+        )
 
 
 def check_format(config: Mapping[str, Any]) -> None:
@@ -225,7 +247,7 @@ def load_weights(model: nn.Module, arch: str, cfg: Any, folder: Path) -> None:
     Raises:
         CheckpointError: the folder holds another model, or tensors that do not fit.
     """
-    found = config_from_hf(read_json(folder / CONFIG))
+    found = config_from_hf(read_json(folder / CONFIG), trusted=names_outside(cfg).values())
     if found != (arch, cfg):
         raise CheckpointError(f"{folder / CONFIG}: another model, {found[1]}; expected {cfg}")
     with torch.no_grad():

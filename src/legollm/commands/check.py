@@ -14,11 +14,11 @@ from torch import nn
 
 from legollm.architectures import ARCHITECTURES
 from legollm.architectures.ngram import counted
-from legollm.components.outside import brick_from
+from legollm.components.outside import brick_from, refuse_misfit
 from legollm.config import Resolved
 from legollm.contract import Outcome, Verdict, check_brick, check_model
 from legollm.contract.models import same_bits
-from legollm.contract.studs import make_part, refuse_misfit, seeded, stud_of, tiny_config
+from legollm.contract.studs import make_part, seeded, stud_of, tiny_config
 from legollm.contract.verdict import verdict
 from legollm.eject import eject
 from legollm.errors import ConfigError

@@ -126,11 +126,14 @@ class Drawing:
         )
 
 
-def diagram(model: Part, title: str) -> str:
-    """The SVG of a model's parts: what flows goes down, sums are circles, arrows on the right skip what they pass."""
+def diagram(model: Part, title: str, size: str | None = None) -> str:
+    """The SVG of a model's parts: what flows goes down, sums are circles, arrows on the right skip what they pass.
+
+    size: how large the model is, in words; null counts its parameters.
+    """
     drawing = Drawing()
     drawing.text(14, 24, title, "name")
-    drawing.text(WIDTH - 14, 24, f"{model.n_parameters:,} parameters", "quiet n")
+    drawing.text(WIDTH - 14, 24, size or f"{model.n_parameters:,} parameters", "quiet n")
     drawing.y = 40
     parts = list(model.children)
     if not parts or not isinstance(parts[0].module, Encoder):

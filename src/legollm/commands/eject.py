@@ -31,6 +31,10 @@ def eject(run: Resolved[EjectRun]) -> None:
         write_pages(folder)
         print(f"{folder}: {', '.join(ARCHITECTURES)}")
         return
+    if ":" in cfg.name:
+        raise ConfigError(
+            f"name: {cfg.name} is a brick from outside, whose file is yours; eject vanilla, and put it there"
+        )
     if cfg.name not in ARCHITECTURES:
         raise ConfigError(f"name: {cfg.name!r} is none of {', '.join(ARCHITECTURES)}, all")
     source = eject_source(cfg.name)

@@ -52,18 +52,33 @@ def inspect(run: Resolved[InspectRun]) -> None:
     if cfg.diagram:
         if cfg.out is not None and cfg.out.suffix not in {"", ".svg"}:
             raise ConfigError(f"out: pictures are written as SVG, and {cfg.out} is not named .svg")
-        text = diagram(parts, Path(cfg.name).name)
+        text = diagram(parts, Path(cfg.name).name, size_of(arch, model_config, parts))
     elif cfg.json:
         text = (
             json.dumps({"arch": arch, "config": asdict(model_config), "parts": list(rows_of(parts))}, indent=1) + "\n"
         )
     else:
         text = "".join(f"{line}\n" for line in table(parts))
+        if is_uncounted(arch, model_config):
+            text += f"\n{UNCOUNTED}: these are empty tables; name the folder of a run to see how large they became\n"
     if cfg.out is None:
         print(text, end="")
     else:
         cfg.out.write_text(text, encoding="utf-8")
-        print(f"{cfg.out}: {parts.n_parameters:,} parameters")
+        print(f"{cfg.out}: {size_of(arch, model_config, parts)}")
+
+
+UNCOUNTED = "as large as what a text has to count"
+
+
+def is_uncounted(arch: str, model_config: Any) -> bool:
+    """Whether a model consists of counts and nothing is counted yet."""
+    return ARCHITECTURES[arch].learns == "counts" and not model_config.n_grams
+
+
+def size_of(arch: str, model_config: Any, parts: Part) -> str:
+    """How large a model is, in words."""
+    return UNCOUNTED if is_uncounted(arch, model_config) else f"{parts.n_parameters:,} parameters"
 
 
 def parts_of(arch: str, model_config: Any) -> Part:
@@ -77,7 +92,9 @@ def write_diagrams(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for arch, row in ARCHITECTURES.items():
         title, model_config = next(iter(row.presets.items()), (arch, row.config()))
-        (folder / f"{arch}.svg").write_text(diagram(parts_of(arch, model_config), title), encoding="utf-8")
+        parts = parts_of(arch, model_config)
+        picture = diagram(parts, title, size_of(arch, model_config, parts))
+        (folder / f"{arch}.svg").write_text(picture, encoding="utf-8")
 
 
 def model_named(name: str) -> tuple[str, Any]:

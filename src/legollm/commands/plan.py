@@ -4,16 +4,19 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from legollm.architectures import ARCHITECTURES
+from legollm.architectures.qwen3 import Qwen3Config
 from legollm.commands import train
 from legollm.commands.train import TrainRun, given, of_size
 from legollm.config import Resolved
@@ -24,11 +27,19 @@ from legollm.interfaces import Tokenizer
 from legollm.tokenizers import ByteTokenizer, load_tokenizer
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors
 
+if TYPE_CHECKING:
+    AnyConfig: TypeAlias = Any
+else:  # the usual one comes first
+    AnyConfig = reduce(or_, sorted((r.config for r in ARCHITECTURES.values()), key=lambda c: c is not Qwen3Config))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRun(TrainRun):
     """A run in the words of `legollm train`; nothing of it is fetched, written or allocated."""
 
+    model: AnyConfig = field(default_factory=Qwen3Config)
+    """Of any architecture, those included that learn from pairs; of encoder-decoders, a row is a source and a target of
+    that many tokens each."""
     json: bool = False
     """Print JSON."""
 
@@ -47,6 +58,8 @@ def plan(run: Resolved[PlanRun]) -> None:
     if ARCHITECTURES[cfg.model.arch].learns == "counts":
         raise ConfigError(f"model.arch: {cfg.model.arch} is counted out of a text, which decides its size; train it")
     ids = vocab_size(run)
+    if cfg.size and ARCHITECTURES[cfg.model.arch].learns == "pairs":
+        raise ConfigError(f"size: {cfg.model.arch} learns from pairs, for which there is no rule; give its sizes")
     if cfg.size:
         tokenizer = cast(Tokenizer, SimpleNamespace(vocab_size=ids))  # all that a size wants to know of it
         with contextlib.redirect_stdout(sys.stderr):  # it says what it chose, which is no part of the figures

@@ -6,23 +6,25 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from torch import nn
 
 from legollm.architectures import ARCHITECTURES
 from legollm.architectures.qwen3 import Qwen3Config
 from legollm.architectures.sizes import parse_size, sized
+from legollm.checkpoints.huggingface import BRICKS
 from legollm.commands.count import count
 from legollm.commands.fit import Job, Resume, fit, open_run, save_config
 from legollm.commands.material import DataConfig, Material, TokenizerConfig, gather
 from legollm.commands.run_presets import RUNS
+from legollm.components.outside import names_outside
 from legollm.config import Resolved
 from legollm.data import world
 from legollm.data.loader import Chained
 from legollm.data.prepare import END_OF_TEXT
 from legollm.data.sources import open_source
-from legollm.device import seed_of
+from legollm.device import seed_of, without_memory
 from legollm.errors import ConfigError
 from legollm.finetuning.sft import Example, ExampleBatches
 from legollm.generation.cache import GenerativeModel
@@ -47,6 +49,12 @@ else:  # a row of the table is a choice on the command line; the usual one comes
 @dataclass(frozen=True, kw_only=True)
 class TrainRun:
     """A whole pretraining run. `preset=tiny|small|base|...` is a starting point; any single key overrides it."""
+
+    ELSEWHERE: ClassVar[Mapping[str, str]] = {
+        name: f"learns from pairs, not from text alone; use legollm {verb} train"
+        for arch, verb in {"transformer": "seq2seq", "t5": "seq2seq", "encoder_classifier": "classify"}.items()
+        for name in (arch, *ARCHITECTURES[arch].presets)
+    }
 
     run: Path = Path("runs/train")
     """The run's folder: config.yaml, metrics.jsonl, tokenizer.json, data/, checkpoints/."""
@@ -91,7 +99,9 @@ def train(run: Resolved[TrainRun]) -> None:
         f", best validation loss {state.best_loss:.4f} at step {state.best_step}" if state.best_loss is not None else ""
     )
     print(f"{run.value.run}: {state.step} steps, {state.n_tokens:,} tokens, {state.seconds:.0f} s of training{best}")
-    print(f"next: legollm generate {run.value.run}/checkpoint")
+    bricks = ",".join(names_outside(run.value.model).values())
+    trusting = f"{BRICKS}={bricks} " if bricks else ""  # what the folder names is not imported unasked
+    print(f"next: {trusting}legollm generate {run.value.run}/checkpoint")
 
 
 def given(run: Resolved[Any]) -> set[str]:
@@ -109,6 +119,9 @@ def pretrain(cfg: TrainRun, *, given: Collection[str] = (), **view: Any) -> Trai
         raise ConfigError(f"train.seq_len: {seq_len} is more than model.max_seq_len = {cfg.model.max_seq_len}")
     if not cfg.data.prepared:
         open_source(cfg.data.source, cfg.data.read)  # refuses what is not there before the run has a folder
+    if names_outside(cfg.model):
+        with without_memory():
+            ARCHITECTURES[cfg.model.arch].build(cfg.model)  # a brick that is not there or does not fit is met here
     if cfg.size:
         parse_size(cfg.size)
     if cfg.size and (cfg.run / "config.yaml").exists() and (tokenizer := known_tokenizer(cfg)):

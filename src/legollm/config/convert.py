@@ -100,8 +100,8 @@ class Resolver:
         if (wanted is None or is_soft(wanted)) and isinstance(preset, Given):
             owners = [name for name, cls in by_tag.items() if chosen(preset, self.presets.get(cls, {}))]
             if not owners and wanted is None:
-                every = [name for cls in classes for name in self.presets.get(cls, {})]
-                raise refuse(join(at, "preset"), none_of(preset.value, every), preset.origin)
+                every = {name: cls for cls in classes for name in self.presets.get(cls, {})}
+                raise self.not_among(every, preset, join(at, "preset"))
             wanted = Given(owners[0], preset.origin) if owners else wanted
         if wanted is None:
             usual = next((name for name, cls in by_tag.items() if type(default) is cls), next(iter(by_tag)))
@@ -165,6 +165,9 @@ class Resolver:
         return refuse(join(at, key), why, origin_of(node))
 
     def not_among(self, possible: Mapping[str, Any], node: "Tree | Given", at: str) -> ConfigError:
+        elsewhere: Mapping[str, str] = getattr(self.root, "ELSEWHERE", {})  # what other verbs take, and why
+        if isinstance(node, Given) and chosen(node, elsewhere):
+            return refuse(at, f"{node.value} {elsewhere[node.value]}", node.origin)
         return refuse(at, none_of(node.value if isinstance(node, Given) else "a mapping", possible), origin_of(node))
 
 
