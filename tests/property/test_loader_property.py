@@ -28,7 +28,7 @@ def test_every_token_is_a_target_once_per_epoch(seq_len: int, extra: int, seed: 
     loader = WindowBatches(np.arange(n_tokens), batch_size=1, seq_len=seq_len, seed=seed)
     for _ in range(n_epochs):
         found: list[int] = []
-        while not found or loader.cursor < len(loader.order):
+        while not found or loader.rows.cursor < len(loader.rows.order):
             targets = next(loader).targets
             found += targets[targets != IGNORED].tolist()
         assert sorted(found) == list(range(1, n_tokens))

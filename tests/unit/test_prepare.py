@@ -1,21 +1,24 @@
 """Token files: what is in them, and that nothing but the inputs decides it."""
 
+import hashlib
 import io
 import json
 import random
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from legollm.cli import main
 from legollm.data import cutting, decoding, tokenising
 from legollm.data import prepare as prepare_module
 from legollm.data.documents import n_characters, n_lines, next_character, place_of_character
-from legollm.data.loader import TokenFile
+from legollm.data.loader import TokenFile, WindowBatches
 from legollm.data.prepare import Prepared, PrepareOptions, prepare
 from legollm.data.readers import SourceOptions
 from legollm.data.sources import documents, open_source
@@ -184,6 +187,45 @@ def test_threads_leave_no_trace_either(rows: Path, tmp_path: Path, monkeypatch: 
         tokenizer.train(rows.read_text(), vocab_size=300, special_tokens=[END])
         run(rows, tmp_path / name, tokenizer, n_workers=n_workers)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_large_splits_lie_in_several_files_that_read_as_one(n_workers: int, rows: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(rows, whole)
+    meta = run(rows, parts, shard_bytes=1000, n_workers=n_workers).meta
+    assert "shards" not in json.loads((whole / "meta.json").read_text())["splits"]["train"]
+    for split in ("train", "val"):
+        one, several = TokenFile(whole, split), TokenFile(parts, split)  # type: ignore[arg-type]
+        counts = meta["splits"][split]
+        assert several.ids[:].tolist() == one.ids.tolist()
+        assert several.document_starts.tolist() == one.document_starts.tolist()
+        assert {shard["file"] for shard in counts["shards"]} == {path.name for path in parts.glob(f"{split}-*.bin")}
+        assert [shard["n_tokens"] for shard in counts["shards"][:-1]] == [500] * (len(counts["shards"]) - 1)
+        joined = b"".join((parts / shard["file"]).read_bytes() for shard in counts["shards"])
+        assert hashlib.sha256(joined).hexdigest() == counts["sha256"]
+        assert joined == (whole / f"{split}.bin").read_bytes()
+    batches = (WindowBatches(TokenFile(x, "train").ids, batch_size=4, seq_len=16, seed=1) for x in (whole, parts))
+    for one_batch, other in zip(*(islice(source, 300) for source in batches), strict=True):
+        assert torch.equal(one_batch.tokens, other.tokens)
+        assert torch.equal(one_batch.targets, other.targets)
+    with pytest.raises(ConfigError, match="shard_bytes: 3 bytes hold no id"):
+        PrepareOptions(shard_bytes=3)
+
+
+def test_another_division_into_files_is_no_other_input_and_leaves_no_old_file(rows: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(rows, out, shard_bytes=1000)
+    assert not run(rows, out).written  # the ids are the same
+    (out / "train-00001.bin").unlink()
+    assert run(rows, out).written
+    assert set(contents(out)) == set(FILES)
+    (out / "train.bin").write_bytes(b"")
+    assert run(rows, out, shard_bytes=1000).written
+    assert not (out / "train.bin").exists()
+    (out / "train-00000.bin").write_bytes(b"1")
+    with pytest.raises(DataError, match=r"train-00000\.bin: 1 bytes where meta\.json promises 1000"):
+        TokenFile(out, "train")
 
 
 @pytest.mark.parametrize("n_workers", [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from legollm.commands.fit import flat, save_config, saved_config
-from legollm.commands.material import DataConfig, TokenizerConfig, get_tokenizer, size_of, workers
+from legollm.commands.material import DataConfig, TokenizerConfig, get_tokenizer, prepare_options, size_of
 from legollm.commands.tokenizer_progress import bars
 from legollm.config import Resolved, to_tree
 from legollm.data.fetch import fetch
-from legollm.data.prepare import PrepareOptions
 from legollm.data.prepare import prepare as prepare_folder
 from legollm.data.readers import SourceOptions
 from legollm.data.recipes import RECIPES
@@ -104,16 +103,13 @@ def prepare(run: Resolved[PrepareRun]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_config(folder, cfg)
     tokenizer = get_tokenizer(cfg.tokenizer, source, folder / "tokenizer.json")
-    options = PrepareOptions(
-        split=cfg.data.split, val_fraction=cfg.data.val_fraction, n_workers=workers(cfg.data, source)
-    )
     size = size_of(source)  # on disk; the text in it is known once it was read
     with bars() as show:
         done = prepare_folder(
             source,
             tokenizer,
             folder,
-            options=options,
+            options=prepare_options(cfg.data, source),
             progress=lambda stage, n_bytes, n_total: show(stage, n_bytes, n_total or size),
         )
     if cfg.json:
@@ -124,6 +120,7 @@ def prepare(run: Resolved[PrepareRun]) -> None:
         print(
             f"  {split:<6}{counts['n_documents']:>9,} documents{counts['n_bytes']:>13,} bytes"
             f"{counts['n_tokens']:>13,} tokens{counts['n_bytes'] / max(1, counts['n_tokens']):>7.2f} bytes/token"
+            + (f"  in {len(counts['shards'])} files" if "shards" in counts else "")
         )
     if left_out := done.meta["bad_rows"]["n"]:
         print(f"  {left_out:,} rows could not be read and were left out, first: {done.meta['bad_rows']['messages'][0]}")

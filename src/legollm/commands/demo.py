@@ -137,8 +137,8 @@ def measured_levels(material: Material, cfg: DemoRun, path: Path) -> dict[str, f
         return dict(known["levels"])
     val, n_bytes, vocab_size = material.val, material.val.n_bytes, material.tokenizer.vocab_size
     per_byte = len(val) / n_bytes / np.log(2)
-    ids = val.ids.astype(np.int64)
-    nats = ngram_loss(material.train.ids.astype(np.int64), ids, vocab_size=vocab_size, order=NGRAM_ORDER)
+    ids = val.ids[:].astype(np.int64)
+    nats = ngram_loss(material.train.ids[:].astype(np.int64), ids, vocab_size=vocab_size, order=NGRAM_ORDER)
     levels = {
         "uniform": uniform_bits_per_byte(vocab_size, len(val), n_bytes),
         "lzma": lzma_bits_per_byte(material.tokenizer.decode_bytes(ids.tolist(), skip_special=True)),

@@ -77,11 +77,15 @@ class DataConfig:
     """Share of the corpus that is kept for validation."""
     n_workers: int | None = None
     """Processes or threads that tokenise; null takes one per core where the text is large."""
+    shard_bytes: int = PrepareOptions.shard_bytes
+    """A split whose ids take more than this lies in several files: train-00000.bin, train-00001.bin, ..."""
     read: SourceOptions = field(default_factory=SourceOptions)
 
     def __post_init__(self) -> None:
         if not 0 < self.val_fraction < 1:
             raise ConfigError(f"val_fraction: a share between 0 and 1, found {self.val_fraction}")
+        if self.shard_bytes < 4:
+            raise ConfigError(f"shard_bytes: {self.shard_bytes} bytes hold no id; give 4 or more")
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,17 @@ def gather(data: DataConfig, tokenizer: TokenizerConfig, folder: Path) -> Materi
         source = open_source(data.source, data.read)
         tok = get_tokenizer(tokenizer, source, folder / "tokenizer.json")
         done = folder / "data"
-        options = PrepareOptions(split=data.split, val_fraction=data.val_fraction, n_workers=workers(data, source))
-        prepare(source, tok, done, options=options)
+        prepare(source, tok, done, options=prepare_options(data, source))
     return Material(tok, TokenFile(done, "train"), TokenFile(done, "val"))
+
+
+def prepare_options(data: DataConfig, source: Source) -> PrepareOptions:
+    return PrepareOptions(
+        split=data.split,
+        val_fraction=data.val_fraction,
+        n_workers=workers(data, source),
+        shard_bytes=data.shard_bytes,
+    )
 
 
 def workers(data: DataConfig, source: Source) -> int:

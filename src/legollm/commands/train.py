@@ -152,7 +152,7 @@ def pretrain(cfg: TrainRun, *, given: Collection[str] = (), **view: Any) -> Trai
         **view,
     )
     if ARCHITECTURES[model_config.arch].learns == "counts":
-        return count(job, material.train.ids)
+        return count(job, material.train.ids[:])
     return fit(job)
 
 

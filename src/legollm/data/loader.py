@@ -1,26 +1,28 @@
 """Token files -> batches, without reading the corpus into memory.
 
-A pass over N tokens (an epoch) cuts them into windows of T at a shift that is drawn anew each time, and puts the
-windows into a new order. Every token but the first is the target of exactly one window in every epoch; the windows at
-the two ends of the file may be shorter, and are filled up with targets that do not count.
+Two things make a batch: an endless order of rows (windows here, packed documents in packing.py, both of several
+sources in mixture.py), and `RowBatches`, which deals the rows out. A pass over N tokens (an epoch) cuts them into
+windows of T at a shift that is drawn anew each time, and puts the windows into a new order. Every token but the first
+is the target of exactly one window in every epoch; the windows at the two ends of the file may be shorter, and are
+filled up with targets that do not count.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from legollm.data.shards import Ids, Tokens, joined
 from legollm.errors import DataError
 from legollm.interfaces import Batch, BatchSource
 
 FORMAT = "legollm-tokens"
 FORMAT_VERSION = 1
 """What the meta.json of a prepared folder calls itself."""
-
-Ids = np.ndarray[Any, np.dtype[Any]]
 
 IGNORED = -100
 """Target of a position that does not count, as everywhere in PyTorch."""
@@ -40,7 +42,9 @@ class TokenFile:
         counts = self.meta["splits"][split]
         self.n_bytes: int = counts["n_bytes"]
         """UTF-8 bytes of text that the tokens stand for: what bits per byte are divided by."""
-        self.ids = _mapped(folder / f"{split}.bin", np.dtype(self.meta["dtype"]).newbyteorder("<"), counts["n_tokens"])
+        dtype = np.dtype(self.meta["dtype"]).newbyteorder("<")
+        files = files_of(split, counts)
+        self.ids: Tokens = joined([_mapped(folder / name, dtype, n_tokens) for name, n_tokens in files.items()])
         """(N,) uint16 or uint32."""
         self.document_starts = _mapped(folder / f"{split}.idx", np.dtype("<u8"), counts["n_documents"])
         """(documents,) uint64, in tokens."""
@@ -69,6 +73,16 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
+def files_of(split: str, counts: Mapping[str, Any]) -> dict[str, int]:
+    """The files that hold the ids of a split, in their order, and how many ids are in each.
+
+    counts: what meta.json says of the split; it lists shards only where there is more than one file.
+    """
+    if "shards" in counts:
+        return {shard["file"]: shard["n_tokens"] for shard in counts["shards"]}
+    return {f"{split}.bin": counts["n_tokens"]}
+
+
 def _mapped(path: Path, dtype: np.dtype[Any], n_items: int) -> Ids:
     size = path.stat().st_size if path.is_file() else 0
     if size != n_items * dtype.itemsize:
@@ -78,17 +92,69 @@ def _mapped(path: Path, dtype: np.dtype[Any], n_items: int) -> Ids:
     return np.memmap(path, dtype, mode="r")
 
 
-class WindowBatches:
-    """Endless batches of windows of a token file, in a shuffled order that can be continued anywhere.
+class Rows(Protocol):
+    """An endless order of rows, new in every epoch, that can be continued anywhere."""
 
-    The order of the windows is a function of the seed and the epoch alone. A batch takes the next batch_size *
-    world_size of them, of which each rank gets its own consecutive batch_size, so that neither resuming nor another
-    number of processes at the same total changes what is learned from when.
+    def take(self, n: int) -> Sequence[Any] | NDArray[Any]:
+        """What tells the next n rows; cheap, because every rank takes the rows of all ranks."""
+        ...
+
+    def build(self, rows: Any) -> Any:
+        """The batch of some of the rows that were taken."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+    @property
+    def n_rows(self) -> float:
+        """Rows of an epoch, about."""
+        ...
+
+    def figures(self) -> dict[str, float]:
+        """What the log of a run shows: how often the text was read so far."""
+        ...
+
+
+class RowBatches:
+    """Endless batches of an order of rows, shared out among ranks.
+
+    A batch takes the next batch_size * world_size rows, of which each rank gets its own consecutive batch_size. The k
+    micro-batches of a step follow each other, so a step is the next k * batch_size * world_size rows, whatever the
+    three numbers are: neither resuming nor another division at the same product changes what is learned from when.
     """
 
-    def __init__(
-        self, ids: Ids, *, batch_size: int, seq_len: int, seed: int, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, rows: Rows, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.rows = rows
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        taken = self.rows.take(self.batch_size * self.world_size)
+        return self.rows.build(taken[self.rank * self.batch_size :][: self.batch_size])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the order of all ranks together: the same on each of them."""
+        return self.rows.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue after the batches that led to `state`, with any batch_size and world_size.
+
+        Raises:
+            DataError: the state is about other tokens, another row length or another seed.
+        """
+        self.rows.load_state_dict(state)
+
+    def figures(self) -> dict[str, float]:
+        return self.rows.figures()
+
+
+class Windows:
+    """The windows of a token file in an order that is a function of the seed and the epoch alone."""
+
+    def __init__(self, ids: Tokens, *, seq_len: int, seed: int) -> None:
         """ids: (N,), such as TokenFile.ids; it is only read where a window needs it.
 
         Raises:
@@ -99,58 +165,83 @@ class WindowBatches:
                 f"{len(ids)} tokens are fewer than the {seq_len + 1} of one window and its last target; "
                 f"set train.seq_len to at most {max(len(ids) - 1, 0)}, or give more text"
             )
-        self.ids = ids
-        self.batch_size = batch_size
-        self.seq_len = seq_len
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
+        self.ids, self.seq_len, self.seed = ids, seq_len, seed
         self._begin_epoch(0, cursor=0)
 
-    def __iter__(self) -> Iterator[Batch]:
-        return self
+    def take(self, n: int) -> NDArray[np.int64]:
+        """(n,) where the next n windows start; the first of an epoch may start before the file."""
+        parts: list[NDArray[np.int64]] = []
+        while n:
+            if self.cursor == len(self.order):
+                self._begin_epoch(self.epoch + 1, cursor=0)
+            taken = self.order[self.cursor : self.cursor + n]
+            parts.append(taken.astype(np.int64) * self.seq_len - self.shift)
+            self.cursor += len(taken)
+            n -= len(taken)
+        return np.concatenate(parts)
 
-    def __next__(self) -> Batch:
-        starts = self._take(self.batch_size * self.world_size)
-        return _batch(self.ids, starts[self.rank * self.batch_size :][: self.batch_size], self.seq_len)
+    def build(self, rows: NDArray[np.int64]) -> Batch:
+        return _batch(self.ids, rows, self.seq_len)
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch, windows of it that all ranks together have had, and what gives these numbers their meaning."""
+        """Epoch, windows of it that were taken, and what gives these numbers their meaning."""
         return {"epoch": self.epoch, "cursor": self.cursor, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue after the batches that led to `state`, with any batch_size and world_size.
-
+        """
         Raises:
             DataError: the state is about other tokens, another window length or another seed.
         """
-        for key, mine in self._identity().items():
-            if state[key] != mine:
-                raise DataError(f"the saved place in the data has {key} = {state[key]}, this run {mine}; set it back")
+        check_same(state, self._identity())
         self._begin_epoch(state["epoch"], state["cursor"])
+
+    @property
+    def n_rows(self) -> float:
+        return (len(self.ids) - 1) / self.seq_len
+
+    def figures(self) -> dict[str, float]:
+        return {"epochs": self.epoch + self.cursor / len(self.order)}
 
     def _identity(self) -> dict[str, int]:
         return {"seed": self.seed, "seq_len": self.seq_len, "n_tokens": len(self.ids)}
 
     def _begin_epoch(self, epoch: int, cursor: int) -> None:
-        # the legacy generator, because its stream is frozen: a run can be resumed under a later numpy
-        low, high = self.seed & 0xFFFF_FFFF, self.seed >> 32 & 0xFFFF_FFFF
-        rng = np.random.RandomState([low, high, epoch])
+        rng = frozen_random(self.seed, epoch)
         self.epoch, self.cursor = epoch, cursor
         self.shift = rng.randint(self.seq_len)
         n_windows = -(-(len(self.ids) - 1 + self.shift) // self.seq_len)
-        self.order: Ids = rng.permutation(n_windows)  # 8 bytes for every T tokens: 0.4 % of the file at T = 1024
+        self.order = np.arange(n_windows, dtype=np.uint32)  # 4 bytes for T tokens: 0.2 % of the file at T = 1024
+        rng.shuffle(self.order)
 
-    def _take(self, n: int) -> list[int]:
-        """Where the next n windows start; the first of an epoch may start before the file."""
-        starts: list[int] = []
-        while len(starts) < n:
-            if self.cursor == len(self.order):
-                self._begin_epoch(self.epoch + 1, cursor=0)
-            taken = self.order[self.cursor : self.cursor + n - len(starts)]
-            starts += (taken * self.seq_len - self.shift).tolist()
-            self.cursor += len(taken)
-        return starts
+
+class WindowBatches(RowBatches):
+    """Endless batches of the windows of one token file: the usual case in one call."""
+
+    def __init__(
+        self, ids: Tokens, *, batch_size: int, seq_len: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        """
+        Raises:
+            DataError: see Windows.
+        """
+        windows = Windows(ids, seq_len=seq_len, seed=seed)
+        super().__init__(windows, batch_size=batch_size, rank=rank, world_size=world_size)
+
+
+def frozen_random(seed: int, *place: int) -> np.random.RandomState:
+    """Random numbers of a seed and a place in the data: the legacy generator, whose stream never changes, so that a
+    run can be resumed under a later numpy."""
+    return np.random.RandomState([seed & 0xFFFF_FFFF, seed >> 32 & 0xFFFF_FFFF, *place])
+
+
+def check_same(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        DataError: a saved place in the data that is a place in other data.
+    """
+    for key, mine in identity.items():
+        if state.get(key) != mine:
+            raise DataError(f"the saved place in the data has {key} = {state.get(key)}, this run {mine}; set it back")
 
 
 class Chained:
@@ -178,7 +269,7 @@ class Chained:
         self.then.load_state_dict(state["then"])
 
 
-def validation_batches(ids: Ids, *, batch_size: int, seq_len: int) -> Iterator[Batch]:
+def validation_batches(ids: Tokens, *, batch_size: int, seq_len: int) -> Iterator[Batch]:
     """The whole split once, in order: each token but the first is a target exactly once.
 
     A split shorter than a window is one row that is filled up; the last batch may have fewer rows.
@@ -193,12 +284,14 @@ def validation_batches(ids: Ids, *, batch_size: int, seq_len: int) -> Iterator[B
         yield _batch(ids, starts[first : first + batch_size], seq_len)
 
 
-def _batch(ids: Ids, starts: Sequence[int], seq_len: int) -> Batch:
+def _batch(ids: Tokens, starts: Sequence[int] | NDArray[np.int64], seq_len: int) -> Batch:
     """Windows of seq_len ids as (B, T) tokens and the targets after each; what lies outside the file is filled up."""
-    tokens = np.zeros((len(starts), seq_len), np.int64)
-    targets = np.full((len(starts), seq_len), IGNORED, np.int64)
-    for row, start in enumerate(starts):
-        first, last = max(start, 0), min(start + seq_len, len(ids) - 1)
-        tokens[row, : last - first] = ids[first:last]
-        targets[row, : last - first] = ids[first + 1 : last + 1]
+    begins = np.asarray(starts, np.int64)
+    first, last = np.maximum(begins, 0), np.minimum(begins + seq_len, len(ids) - 1)
+    places = first[:, None] + np.arange(seq_len + 1)
+    read = ids[np.minimum(places, len(ids) - 1)].astype(np.int64)  # (B, T + 1), one gather for all rows
+    tokens, targets = read[:, :-1].copy(), read[:, 1:].copy()
+    if (last - first < seq_len).any():
+        outside = places[:, :-1] >= last[:, None]
+        tokens[outside], targets[outside] = 0, IGNORED
     return Batch(torch.from_numpy(tokens), torch.from_numpy(targets))

@@ -1,6 +1,7 @@
 """Corpus + tokenizer -> a folder of token files that training maps into memory.
 
-    data/NAME/train.bin, val.bin   the ids, one after the other: uint16, or uint32 above 65,536 of them; little endian
+    data/NAME/train.bin, val.bin   the ids, one after the other: uint16, or uint32 above 65,536 of them; little endian;
+                                   above shard_bytes in train-00000.bin, train-00001.bin, ... instead
               train.idx, val.idx   where each document begins, in tokens: uint64, little endian
               tokenizer.json       what wrote them
               meta.json            counts, hashes and the rules by which it was done
@@ -12,8 +13,9 @@ many processes work on them; a folder without meta.json is unfinished.
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from legollm.data.cutting import cut_pieces, cut_rule
-from legollm.data.documents import BadRows, n_characters
-from legollm.data.loader import FORMAT, FORMAT_VERSION
+from legollm.data.documents import BadRows
+from legollm.data.loader import FORMAT, FORMAT_VERSION, files_of
+from legollm.data.shards import Ids
 from legollm.data.sources import Source, Split
 from legollm.data.split import SplitPlan, SplitRule, plan_split, split_pieces
 from legollm.data.tokenising import Encoded, Task, id_type, tasks, tokenised
@@ -33,6 +36,11 @@ from legollm.interfaces import Tokenizer
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 END_OF_TEXT = "<|endoftext|>"
+
+SYNC_BYTES = 64 << 20
+"""So much is written before the disk is asked to have it."""
+WRITES_AHEAD = 4
+"""Tasks that may wait to be written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +55,8 @@ class PrepareOptions:
     """Another seed puts other documents into validation (hash only)."""
     n_workers: int = 1
     """Processes that tokenise, or threads where the tokenizer is compiled; 1 works in this one."""
+    shard_bytes: int = 2_000_000_000
+    """A split larger than this lies in several files of this size; a folder that is finished stays as it lies."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
@@ -55,6 +65,8 @@ class PrepareOptions:
             )
         if self.n_workers < 1:
             raise ConfigError(f"n_workers: {self.n_workers} processes cannot work; give 1 or more")
+        if self.shard_bytes < 4:
+            raise ConfigError(f"shard_bytes: {self.shard_bytes} bytes hold no id; give 4 or more")
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ def prepare(
         return Prepared(folder, done, written=False)
     plan = plan or begin()
     bad_rows = BadRows(source.on_bad_row)
-    counts = _write_splits(source, tokenizer, folder, plan, bad_rows, options.n_workers, progress)
+    counts = _write_splits(source, tokenizer, folder, plan, bad_rows, options, progress)
     meta = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -123,9 +135,9 @@ def _begin(
 
 
 def _inputs(name: str, fingerprint: dict[str, Any], tokenizer: Tokenizer, options: PrepareOptions) -> dict[str, Any]:
-    """All that decides the bytes; the number of workers does not."""
+    """All that decides the ids; the number of workers does not, nor into how many files they are divided."""
     choices = asdict(options)
-    del choices["n_workers"]
+    del choices["n_workers"], choices["shard_bytes"]
     return {
         "tokenizer": {
             "kind": tokenizer.kind,
@@ -148,30 +160,85 @@ def _finished(folder: Path, stamp: str) -> dict[str, Any] | None:
         return None
     width = np.dtype(meta["dtype"]).itemsize
     for split, counts in meta["splits"].items():
-        for path, size in ((f"{split}.bin", counts["n_tokens"] * width), (f"{split}.idx", counts["n_documents"] * 8)):
+        sizes = {name: n_tokens * width for name, n_tokens in files_of(split, counts).items()}
+        for path, size in {**sizes, f"{split}.idx": counts["n_documents"] * 8}.items():
             if not (folder / path).is_file() or (folder / path).stat().st_size != size:
                 return None
     return meta
 
 
-class _SplitWriter:
-    """One split on its way to disk: ids, document starts and counts."""
+class _ShardWriter:
+    """The ids of one split on their way to disk, in files of at most so many ids."""
 
-    def __init__(self, folder: Path, split: Split, separator: Sequence[int], files: ExitStack) -> None:
-        self.paths = {folder / f".tmp-{split}.{kind}": folder / f"{split}.{kind}" for kind in ("bin", "idx")}
-        self.bin, self.idx = (files.enter_context(path.open("wb")) for path in self.paths)
+    def __init__(self, folder: Path, split: Split, max_ids: int, files: ExitStack) -> None:
+        self.folder, self.split, self.max_ids, self.files = folder, split, max_ids, files
+        self.paths: list[Path] = []
+        self.lengths: list[int] = []
+        self.n_unsynced = 0
+        self.hash = hashlib.sha256()
+        self._open_next()
+
+    def _open_next(self) -> None:
+        path = self.folder / f".tmp-{self.split}-{len(self.paths):05}.bin"
+        self.file = self.files.enter_context(path.open("wb"))
+        self.paths.append(path)
+        self.lengths.append(0)
+
+    def write(self, ids: Ids) -> None:
+        """Append; what is written goes to the disk now and then, so that little is left to wait for at the end."""
+        self.hash.update(ids.data)
+        while len(ids):
+            if self.lengths[-1] == self.max_ids:
+                self.sync()
+                self._open_next()
+            part, ids = np.split(ids, [self.max_ids - self.lengths[-1]])
+            self.file.write(part.data)
+            self.lengths[-1] += len(part)
+            self.n_unsynced += part.nbytes
+            if self.n_unsynced > SYNC_BYTES:
+                self.sync()
+
+    def sync(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.n_unsynced = 0
+
+    def put_in_place(self) -> dict[str, Any]:
+        """Give the files their names, remove those of an earlier call, and tell what meta.json says of them."""
+        names = [f"{self.split}-{number:05}.bin" for number in range(len(self.paths))]
+        if len(names) == 1:
+            names = [f"{self.split}.bin"]
+        for path, name in zip(self.paths, names, strict=True):
+            path.replace(self.folder / name)
+        for pattern in (f"{self.split}.bin", f"{self.split}-?????.bin", f".tmp-{self.split}-?????.bin"):
+            for path in self.folder.glob(pattern):
+                if path.name not in names:
+                    path.unlink()
+        said: dict[str, Any] = {"sha256": self.hash.hexdigest()}
+        if len(names) > 1:
+            shards = zip(names, self.lengths, strict=True)
+            said["shards"] = [{"file": name, "n_tokens": n_tokens} for name, n_tokens in shards]
+        return said
+
+
+class _SplitWriter:
+    """One split: what of each task belongs to it, where its documents begin, and the counts."""
+
+    def __init__(self, folder: Path, split: Split, separator: Sequence[int], shards: _ShardWriter) -> None:
+        self.temporary, self.final = folder / f".tmp-{split}.idx", folder / f"{split}.idx"
+        self.idx = shards.files.enter_context(self.temporary.open("wb"))
         self.split = split
         self.separator = separator
-        self.hash = hashlib.sha256()
+        self.shards = shards
         self.in_document = False
         self.counts = {"n_tokens": 0, "n_bytes": 0, "n_chars": 0, "n_documents": 0}
 
     def write(self, task: Task, encoded: Encoded) -> None:
         """Those pieces of a task that are of this split."""
-        pieces = [piece for split, piece in task if split == self.split]
-        if not pieces:
-            return
         mine = np.array([split == self.split for split, _ in task])
+        if not mine.any():
+            return
+        pieces = [piece for split, piece in task if split == self.split]
         lengths = np.diff(encoded.offsets)
         ids = encoded.ids if mine.all() else encoded.ids[np.repeat(mine, lengths)]
         ends = np.array([piece.ends for piece in pieces])
@@ -181,18 +248,21 @@ class _SplitWriter:
             ids = np.insert(ids, np.repeat(offsets[1:][ends], len(self.separator)), np.tile(self.separator, ends.sum()))
             offsets += len(self.separator) * np.cumsum(np.append(0, ends))
         self.idx.write((self.counts["n_tokens"] + offsets[:-1][begins]).astype("<u8").tobytes())
-        self.bin.write(ids.data)
-        self.hash.update(ids.data)
+        self.shards.write(ids)
         self.in_document = not pieces[-1].ends
         self.counts["n_tokens"] += len(ids)
         self.counts["n_bytes"] += sum(len(piece.data) for piece in pieces)
-        self.counts["n_chars"] += sum(n_characters(piece.data) for piece in pieces)
+        self.counts["n_chars"] += int(encoded.n_chars[mine].sum())
         self.counts["n_documents"] += int(begins.sum())
 
     def sync(self) -> None:
-        for file in (self.bin, self.idx):
-            file.flush()
-            os.fsync(file.fileno())
+        self.idx.flush()
+        os.fsync(self.idx.fileno())
+        self.shards.sync()
+
+    def put_in_place(self) -> dict[str, Any]:
+        self.temporary.replace(self.final)
+        return {**self.counts, **self.shards.put_in_place()}
 
 
 def _write_splits(
@@ -201,25 +271,36 @@ def _write_splits(
     folder: Path,
     plan: SplitPlan,
     bad_rows: BadRows,
-    n_workers: int,
+    options: PrepareOptions,
     progress: Progress | None,
 ) -> dict[str, dict[str, Any]]:
     special = tokenizer.special_tokens.get(END_OF_TEXT)
     separator = () if special is None else (special,)
     parts = cut_pieces(split_pieces(source, plan, bad_rows), cut_rule(tokenizer, folder / "tokenizer.json"))
+    max_ids = options.shard_bytes // id_type(tokenizer).itemsize
     with ExitStack() as files:
-        writers = {split: _SplitWriter(folder, split, separator, files) for split in SPLITS}
-        for task, encoded in tokenised(tasks(parts), tokenizer, folder / "tokenizer.json", n_workers):
-            for writer in writers.values():
+        writers = [
+            _SplitWriter(folder, split, separator, _ShardWriter(folder, split, max_ids, files)) for split in SPLITS
+        ]
+
+        def write(task: Task, encoded: Encoded) -> None:
+            for writer in writers:
                 writer.write(task, encoded)
             if progress is not None:
-                progress("tokenising", sum(writer.counts["n_bytes"] for writer in writers.values()), plan.n_bytes)
-        for writer in writers.values():
+                progress("tokenising", sum(writer.counts["n_bytes"] for writer in writers), plan.n_bytes)
+
+        # hashing, writing and waiting for the disk leave Python to others: one thread does it beside those that encode
+        with ThreadPoolExecutor(1) as beside:
+            writing: deque[Future[None]] = deque()
+            for task, encoded in tokenised(tasks(parts), tokenizer, folder / "tokenizer.json", options.n_workers):
+                writing.append(beside.submit(write, task, encoded))
+                if len(writing) > WRITES_AHEAD:
+                    writing.popleft().result()
+            for future in writing:
+                future.result()
+        for writer in writers:
             writer.sync()
-    for writer in writers.values():
-        for temporary, final in writer.paths.items():
-            temporary.replace(final)
-    return {split: {**writer.counts, "sha256": writer.hash.hexdigest()} for split, writer in writers.items()}
+    return {writer.split: writer.put_in_place() for writer in writers}
 
 
 def _put(path: Path, data: bytes) -> None:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from legollm.data.cutting import MAX_BYTES
-from legollm.data.documents import Piece
-from legollm.data.loader import Ids
+from legollm.data.documents import Piece, n_characters
+from legollm.data.shards import Ids
 from legollm.data.sources import Split
 from legollm.errors import DataError, TokenizerError
 from legollm.interfaces import Tokenizer
@@ -32,10 +32,11 @@ Task = list[tuple[Split, Piece]]
 
 
 class Encoded(NamedTuple):
-    """The ids of some texts in a row: text i has ids[offsets[i] : offsets[i + 1]]."""
+    """The ids of some texts in a row: text i has ids[offsets[i] : offsets[i + 1]] and n_chars[i] characters."""
 
     ids: Ids
     offsets: NDArray[np.int64]
+    n_chars: NDArray[np.int64]
 
 
 def tasks(parts: Iterator[tuple[Split, Piece]]) -> Iterator[Task]:
@@ -108,7 +109,7 @@ def encode(tokenizer: Tokenizer, texts: list[bytes]) -> Encoded:
         lists = tokenizer.encode_batch([text.decode("utf-8") for text in texts])
         offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
         ids = np.fromiter(chain.from_iterable(lists), dtype, int(offsets[-1]))
-    return Encoded(ids, offsets)
+    return Encoded(ids, offsets, np.array([n_characters(text) for text in texts], np.int64))
 
 
 def _encode_loaded(kind: type[Tokenizer], saved: Path, texts: list[bytes]) -> Encoded:
