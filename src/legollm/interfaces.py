@@ -168,6 +168,19 @@ class Batch(NamedTuple):
     """(B, T) int64, the token that follows each; -100 is not counted."""
 
 
+class PackedBatch(NamedTuple):
+    """One micro-batch whose rows hold several documents each, every one of them trained on as if it were alone."""
+
+    tokens: Tensor
+    """(B, T) int64."""
+    targets: Tensor
+    """(B, T) int64, the token that follows each in its document; -100 is not counted."""
+    documents: Tensor
+    """(B, T) int64, of each column the number of its document in the row; -1 is padding."""
+    positions: Tensor
+    """(B, T) int64, starting from 0 with each document."""
+
+
 class BatchSource(Protocol):
     """An endless, resumable supply of batches."""
 

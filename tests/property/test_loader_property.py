@@ -1,12 +1,17 @@
 """Whatever the sizes: each token is learned once per epoch, and stopping, batch size and ranks leave no trace."""
 
 import json
+from collections import Counter
+from fractions import Fraction
+from typing import Any, Literal
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from legollm.data.loader import IGNORED, WindowBatches, validation_batches
+from legollm.data.loader import IGNORED, RowBatches, Rows, WindowBatches, Windows, validation_batches
+from legollm.data.mixture import Mixture
+from legollm.data.packing import Packed
 
 seq_lens = st.integers(1, 20)
 seeds = st.integers(0, 2**63)
@@ -72,3 +77,88 @@ def test_validation_counts_every_target_once(seq_len: int, n_tokens: int, batch_
         assert batch.tokens.shape[0] <= batch_size
         found += batch.targets[batch.targets != IGNORED].tolist()
     assert found == list(range(1, n_tokens))
+
+
+def documents(lengths: list[int], first: int = 0) -> tuple[Any, Any]:
+    """Ids that tell their place, and where each document of so many begins."""
+    return first + np.arange(sum(lengths)), np.cumsum(lengths) - lengths
+
+
+lengths_of_documents = st.lists(st.integers(1, 40), min_size=1, max_size=40).filter(lambda lengths: max(lengths) > 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths=lengths_of_documents, seq_len=seq_lens, seed=seeds, look_ahead=st.integers(1, 50))
+def test_packing_conserves_tokens(lengths: list[int], seq_len: int, seed: int, look_ahead: int) -> None:
+    """In every epoch each token but the first of a document is a target once, after the token that stands before it."""
+    ids, starts = documents(lengths)
+    packed = Packed(ids, starts, seq_len=seq_len, seed=seed, look_ahead=look_ahead)
+    wanted = [i for start, n in zip(starts.tolist(), lengths, strict=True) for i in range(start + 1, start + n)]
+    for epoch in range(2):
+        found: list[int] = []
+        while len(found) < len(wanted):
+            batch = packed.build(packed.take(1))
+            counts = batch.targets != IGNORED
+            assert (batch.tokens[counts] + 1 == batch.targets[counts]).all()
+            assert (counts == (batch.documents >= 0)).all()
+            new = (batch.documents.diff(dim=1) != 0)[counts[:, 1:]]  # where another document begins
+            assert ((batch.positions[:, 1:][counts[:, 1:]] == 0) == new).all()
+            assert (batch.positions.diff(dim=1)[counts[:, 1:]][~new] == 1).all()
+            found += batch.targets[counts].tolist()
+        assert sorted(found) == wanted, epoch
+
+
+Kind = Literal["windows", "packed", "mixture"]
+
+
+def rows_of(kind: Kind, seed: int) -> Rows:
+    ids, starts = documents([9, 4, 30, 7, 5, 12, 3, 8])
+    if kind == "windows":
+        return Windows(ids, seq_len=6, seed=seed)
+    packed = Packed(ids, starts, seq_len=6, seed=seed, look_ahead=5)
+    if kind == "packed":
+        return packed
+    return Mixture({"a": packed, "b": Packed(ids + 1000, starts, seq_len=6, seed=seed)}, [Fraction(3), Fraction(2)])
+
+
+Division = tuple[int, int, int]
+"""Ranks, rows of a micro-batch, micro-batches of a step."""
+EIGHT: list[Division] = [(1, 8, 1), (2, 4, 1), (1, 4, 2), (2, 2, 2), (4, 1, 2), (1, 1, 8), (8, 1, 1), (2, 1, 4)]
+
+
+def steps(kind: Kind, seed: int, division: Division, state: str | None, n: int) -> tuple[list[Any], str]:
+    """The rows of the next n steps, all ranks and micro-batches together, and the state after them."""
+    world_size, batch_size, grad_accum = division
+    ranks = [
+        RowBatches(rows_of(kind, seed), batch_size=batch_size, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    for loader in ranks:
+        if state:
+            loader.load_state_dict(json.loads(state))
+    done = []
+    for _ in range(n):
+        batches = [next(loader) for _ in range(grad_accum) for loader in ranks]
+        done.append(Counter(tuple(row) for batch in batches for row in batch.targets.tolist()))
+    states = {json.dumps(loader.state_dict()) for loader in ranks}
+    assert len(states) == 1  # any rank's state is everybody's
+    return done, states.pop()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(["windows", "packed", "mixture"]),
+    seed=seeds,
+    before=st.sampled_from(EIGHT),
+    after=st.sampled_from(EIGHT),
+    n_before=st.integers(0, 9),
+)
+def test_each_step_learns_from_the_same_rows_however_it_is_divided(
+    kind: Kind, seed: int, before: Division, after: Division, n_before: int
+) -> None:
+    """Killed and continued with other ranks, batch sizes and micro-batches of the same product, among them 1 -> 2
+    ranks and 8 -> 4 rows."""
+    first, state = steps(kind, seed, before, None, n_before)
+    second, _ = steps(kind, seed, after, state, 8)
+    whole, _ = steps(kind, seed, (1, 8, 1), None, n_before + 8)
+    assert first + second == whole

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from legollm.commands.material import DataConfig, TokenizerConfig, gather
+from legollm.commands.material import TokenizerConfig, TrainData, gather
 from legollm.commands.train import TrainRun, batches_of
 from legollm.data import world
 from legollm.data.readers import SourceOptions
@@ -26,7 +26,7 @@ def test_the_line_is_repeated_word_for_word_and_no_word_comes_twice_in_it() -> N
 
 @pytest.mark.parametrize("grad_accum", [1, 2])
 def test_training_begins_with_lines_whose_second_time_alone_is_a_target(tmp_path: Path, grad_accum: int) -> None:
-    data, tokenizer = DataConfig(read=SourceOptions(world_bytes=100_000)), TokenizerConfig(vocab_size=500)
+    data, tokenizer = TrainData(read=SourceOptions(world_bytes=100_000)), TokenizerConfig(vocab_size=500)
     loop = TrainConfig(batch_size=4, grad_accum=grad_accum)
     cfg = TrainRun(run=tmp_path, data=data, tokenizer=tokenizer, echo_steps=3, train=loop)
     material = gather(data, tokenizer, tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -102,7 +103,7 @@ def prepare(run: Resolved[PrepareRun]) -> None:
         (folder / "tokenizer.json").unlink(missing_ok=True)  # it was trained otherwise
     folder.mkdir(parents=True, exist_ok=True)
     save_config(folder, cfg)
-    tokenizer = get_tokenizer(cfg.tokenizer, source, folder / "tokenizer.json")
+    tokenizer = get_tokenizer(cfg.tokenizer, [(source, Fraction(1))], folder / "tokenizer.json")
     size = size_of(source)  # on disk; the text in it is known once it was read
     with bars() as show:
         done = prepare_folder(

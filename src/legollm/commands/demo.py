@@ -20,13 +20,14 @@ import torch
 from legollm.architectures.qwen3 import Qwen3Config
 from legollm.checkpoints.loading import Loaded, load
 from legollm.commands.fit import open_run
-from legollm.commands.material import DataConfig, Material, TokenizerConfig, gather
+from legollm.commands.material import Material, TokenizerConfig, TrainData, gather
 from legollm.commands.sft import ConversationConfig, SftRun, as_messages, finetune
 from legollm.commands.train import PRESETS as TRAIN_PRESETS
 from legollm.commands.train import TrainRun, pretrain
 from legollm.config import Resolved
 from legollm.data import world
 from legollm.data.readers import SourceOptions
+from legollm.errors import ConfigError
 from legollm.evaluation.baselines import lzma_bits_per_byte, ngram_loss, uniform_bits_per_byte
 from legollm.evaluation.questions import Answered, Item, answer_all, scores
 from legollm.evaluation.report import Chart, Curve, Section, write_report
@@ -48,7 +49,7 @@ class DemoRun:
     """The folder of the fine-tuned model and the report; the base model lies in pretrain/ below it."""
     seed: int = 1337
     """Decides everything that is random."""
-    data: DataConfig = field(default_factory=lambda: DataConfig(read=SourceOptions(world_bytes=6_000_000)))
+    data: TrainData = field(default_factory=lambda: TrainData(read=SourceOptions(world_bytes=6_000_000)))
     tokenizer: TokenizerConfig = field(default_factory=lambda: TokenizerConfig(train_bytes=4_000_000))
     model: Qwen3Config = field(
         default_factory=lambda: Qwen3Config(
@@ -74,6 +75,10 @@ class DemoRun:
     """Held-out questions the models are asked."""
     sample_tokens: int = 120
     """Length of the stories in the report."""
+
+    def __post_init__(self) -> None:
+        if self.data.mixture:
+            raise ConfigError("data: mixture is for `legollm train`; the demo measures its levels on one text")
 
 
 PRESETS = TRAIN_PRESETS

@@ -63,6 +63,8 @@ class Job:
     """Of the validation split; None where bits per byte mean nothing."""
     sample: Callable[[nn.Module], str] | None = None
     """A short text by the model, to watch it learn."""
+    figures: Callable[[], Mapping[str, float]] = dict
+    """What the log shows of the data at each logged step, such as how often it was read."""
     title: str = ""
     lines: Mapping[str, float] = field(default_factory=dict)
     """Levels of bits per byte to compare with."""
@@ -166,6 +168,7 @@ class Run:
         )
 
     def log(self, step: int, **values: Value) -> None:
+        values |= self.job.figures()
         self.numbers(step, **values)
         shown = dict(values)
         rate, tokens = float(values.get("tokens_per_s", 0)), float(values.get("tokens", 0))
@@ -255,7 +258,10 @@ def save_config(folder: Path, config: Any) -> None:
     temporary.replace(folder / "config.yaml")
 
 
-CHANGEABLE = ("train.", "optim.", "resume", "run", "model.vocab_size")
+CHANGEABLE = (
+    *("train.", "optim.", "resume", "run", "model.vocab_size"),
+    *("data.prefetch", "data.n_workers", "data.shard_bytes"),
+)
 """What may differ between a run and its continuation: all but the model, its text, its seed and its prompt.
 
 The size of the vocabulary is the tokenizer's, and a checkpoint of another size does not load.

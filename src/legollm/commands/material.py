@@ -2,17 +2,20 @@
 
 import difflib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from legollm.data.chat import SPECIAL_TOKENS
 from legollm.data.cutting import cut_pieces, cut_rule_of
 from legollm.data.documents import BadRows
-from legollm.data.loader import TokenFile, WindowBatches, validation_batches
+from legollm.data.loader import RowBatches, Rows, TokenFile, Windows, validation_batches
+from legollm.data.mixture import Mixture, Turns
+from legollm.data.packing import Packed
 from legollm.data.prepare import PrepareOptions, prepare
 from legollm.data.readers import SourceOptions
 from legollm.data.sources import FileSource, Source, Split, WorldSource, open_source
@@ -88,38 +91,182 @@ class DataConfig:
             raise ConfigError(f"shard_bytes: {self.shard_bytes} bytes hold no id; give 4 or more")
 
 
-@dataclass(frozen=True)
-class Material:
-    """A tokenizer and the token files it wrote."""
+@dataclass(frozen=True, kw_only=True)
+class TrainData(DataConfig):
+    """Which text, how it is divided, and how batches are made of it."""
 
-    tokenizer: Tokenizer
+    mixture: tuple[str, ...] = ()
+    """Several sources instead of one, each with its weight: [3 books.txt, 1 data/stories]. A weight is a share of the
+    rows that are learned from; a folder that `legollm data prepare` wrote is taken as it is."""
+    packing: Literal["windows", "best_fit"] = "windows"
+    """windows: rows are cut anywhere from the text as one long line; best_fit: rows hold whole documents, put together
+    so that they fill it, and attention stays within each."""
+    prefetch: int = 2
+    """Batches that are read ahead while a step is computed; 0 reads each when it is needed. The order is the same."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prefetch < 0:
+            raise ConfigError(f"prefetch: must not be negative, found {self.prefetch}")
+        if self.mixture and (self.prepared or self.source != type(self).source):
+            other = "prepared" if self.prepared else "source"
+            raise ConfigError(f"mixture: names all the text, and {other} names another; leave one of them out")
+        self.weighted_sources()
+
+    def weighted_sources(self) -> list[tuple[Fraction, str]]:
+        """The mixture as weights and sources.
+
+        Raises:
+            ConfigError: an entry that is not a positive number, a blank and a source; or a source that occurs twice.
+        """
+        pairs = []
+        for entry in self.mixture:
+            weight, _, source = entry.strip().partition(" ")
+            try:
+                pairs.append((Fraction(weight), source.strip()))
+            except (ValueError, ZeroDivisionError):
+                pairs.append((Fraction(0), ""))
+            if pairs[-1][0] <= 0 or not pairs[-1][1]:
+                raise ConfigError(f"mixture: {entry!r} is no weight and source; write [3 books.txt, 1 stories.jsonl]")
+        sources = [source for _, source in pairs]
+        if twice := [source for source in sources if sources.count(source) > 1]:
+            raise ConfigError(f"mixture: {twice[0]} occurs twice; give it one weight")
+        return pairs
+
+
+@dataclass(frozen=True)
+class Part:
+    """The token files of one source, its name in the log, and its weight in the mixture."""
+
+    name: str
+    weight: Fraction
     train: TokenFile
     val: TokenFile
 
+
+@dataclass(frozen=True)
+class Material:
+    """A tokenizer and the token files it wrote: of one source, or of each source of a mixture."""
+
+    tokenizer: Tokenizer
+    parts: tuple[Part, ...]
+    packing: Literal["windows", "best_fit"] = "windows"
+
+    @property
+    def train(self) -> TokenFile:
+        """Of the first source, which mostly is the only one."""
+        return self.parts[0].train
+
+    @property
+    def val(self) -> TokenFile:
+        """Of the first source."""
+        return self.parts[0].val
+
     @property
     def bytes_per_token(self) -> float:
-        """Of the validation split: turns nats per token into bits per byte."""
-        return self.val.n_bytes / max(1, len(self.val) - 1)
+        """Of the validation splits: turns nats per token into bits per byte."""
+        vals = [part.val for part in self.parts]
+        return sum(val.n_bytes for val in vals) / max(1, sum(len(val) - 1 for val in vals))
 
-    def batches(self, batch_size: int, seq_len: int, seed: int) -> WindowBatches:
-        return WindowBatches(self.train.ids, batch_size=batch_size, seq_len=seq_len, seed=seed_of(seed, "data"))
+    def rows(self, seq_len: int, seed: int) -> Rows:
+        """The order in which the text is learned from: a function of the seed alone."""
+        orders = {part.name: self._rows_of(part, seq_len, seed_of(seed, "data")) for part in self.parts}
+        if len(orders) == 1:
+            return next(iter(orders.values()))
+        return Mixture(orders, [part.weight for part in self.parts])
+
+    def _rows_of(self, part: Part, seq_len: int, seed: int) -> Rows:
+        if self.packing == "windows":
+            return Windows(part.train.ids, seq_len=seq_len, seed=seed)
+        packed = Packed(part.train.ids, part.train.document_starts, seq_len=seq_len, seed=seed)
+        of = f" of {part.name}" if len(self.parts) > 1 else ""
+        log.info("rows%s: whole documents, %.1f %% of their columns filled", of, 100 * packed.share_filled)
+        return packed
+
+    def batches(self, batch_size: int, seq_len: int, seed: int, *, rank: int = 0, world_size: int = 1) -> RowBatches:
+        rows = self.rows(seq_len, seed)
+        return RowBatches(rows, batch_size=batch_size, rank=rank, world_size=world_size)
 
     def validation(self, batch_size: int, seq_len: int, n_batches: int | None = None) -> Iterator[Batch]:
-        """The whole validation split in order, or its first n batches."""
-        return islice(validation_batches(self.val.ids, batch_size=batch_size, seq_len=seq_len), n_batches)
+        """The whole validation split in order, or its first n batches; of a mixture, all splits one after the other, or
+        so many batches of each as its weight asks for, at least one. Always windows, so that runs can be compared."""
+        if len(self.parts) == 1 or n_batches is None:
+            shares: list[int | None] = [n_batches] * len(self.parts)
+        else:
+            turns = Turns([part.weight for part in self.parts]).take(n_batches)
+            shares = [max(1, turns.count(i)) for i in range(len(self.parts))]
+        for part, share in zip(self.parts, shares, strict=True):
+            yield from islice(validation_batches(part.val.ids, batch_size=batch_size, seq_len=seq_len), share)
 
 
-def gather(data: DataConfig, tokenizer: TokenizerConfig, folder: Path) -> Material:
+def gather(data: TrainData, tokenizer: TokenizerConfig, folder: Path) -> Material:
     """Train the tokenizer and write the token files, unless `folder` has them already from the same inputs."""
+    if data.mixture:
+        return gather_mixture(data, tokenizer, folder)
     if data.prepared:
         done = data.prepared
         tok: Tokenizer = load_tokenizer(done)
     else:
         source = open_source(data.source, data.read)
-        tok = get_tokenizer(tokenizer, source, folder / "tokenizer.json")
+        tok = get_tokenizer(tokenizer, [(source, Fraction(1))], folder / "tokenizer.json")
         done = folder / "data"
         prepare(source, tok, done, options=prepare_options(data, source))
-    return Material(tok, TokenFile(done, "train"), TokenFile(done, "val"))
+    part = Part("text", Fraction(1), TokenFile(done, "train"), TokenFile(done, "val"))
+    return Material(tok, (part,), data.packing)
+
+
+def gather_mixture(data: TrainData, tokenizer: TokenizerConfig, folder: Path) -> Material:
+    """The same for several sources; those that are not prepared get a folder each in `folder`/data.
+
+    Raises:
+        ConfigError: prepared folders that two tokenizers wrote.
+    """
+    pairs = data.weighted_sources()
+    ready = [Path(word) for _, word in pairs if is_prepared(word)]
+    sources = {word: open_source(word, data.read) for _, word in pairs if not is_prepared(word)}
+    if ready:
+        tok: Tokenizer = load_tokenizer(ready[0])
+    else:
+        tok = get_tokenizer(tokenizer, [(sources[word], weight) for weight, word in pairs], folder / "tokenizer.json")
+    parts = []
+    for name, (weight, word) in zip(short_names([word for _, word in pairs]), pairs, strict=True):
+        done = folder / "data" / name if word in sources else Path(word)
+        if word in sources:
+            prepare(sources[word], tok, done, options=prepare_options(data, sources[word]))
+        parts.append(Part(name, weight, TokenFile(done, "train"), TokenFile(done, "val")))
+        if parts[-1].train.meta["tokenizer"]["fingerprint"] != tok.fingerprint:
+            raise ConfigError(
+                f"data.mixture: {word} was written by another tokenizer than {ready[0]}; prepare both with the same one"
+            )
+    return Material(tok, tuple(parts), data.packing)
+
+
+def is_prepared(word: str) -> bool:
+    """Whether a source is a folder that `legollm data prepare` wrote."""
+    return (Path(word) / "meta.json").is_file()
+
+
+def short_names(words: Sequence[str]) -> list[str]:
+    """A name for each source of a mixture: the last part of its path; where two would be the same, numbered."""
+    names = [Path(word).stem for word in words]
+    return [name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names, start=1)]
+
+
+MANY_EPOCHS = 4
+"""So often a text may be read and teach nearly as much as new text (Muennighoff et al. 2023, arXiv:2305.16264)."""
+
+
+def warn_of_repetition(rows: Rows, n_rows: int) -> None:
+    """Say which source a run of so many rows reads too often."""
+    for key, epochs in rows.figures_after(n_rows).items():
+        if epochs > MANY_EPOCHS:
+            log.warning(
+                "%s will be read %.1f times, and more than %d teaches little; give more text, or fewer steps%s",
+                key.removeprefix("epochs_") if "_" in key else "the text",
+                epochs,
+                MANY_EPOCHS,
+                " or a smaller weight" if "_" in key else "",
+            )
 
 
 def prepare_options(data: DataConfig, source: Source) -> PrepareOptions:
@@ -145,13 +292,20 @@ def size_of(source: Source) -> int:
     return source.options.world_bytes if isinstance(source, WorldSource) else 0
 
 
-def get_tokenizer(cfg: TokenizerConfig, source: Source, path: Path) -> Tokenizer:
-    """The tokenizer at `path` if an earlier call trained it, else one trained on `source` and saved there."""
-    if cfg.kind not in TOKENIZERS:
-        return load_tokenizer(Path(cfg.kind))
-    if path.exists():
-        return load_tokenizer(path)
-    trained = train_tokenizer(cfg, training_texts(source, cfg, "train" if source.splits else None))
+def get_tokenizer(cfg: TokenizerConfig, sources: Sequence[tuple[Source, Fraction]], path: Path) -> Tokenizer:
+    """The tokenizer at `path` if an earlier call trained it, else one trained on all `sources` and saved there.
+
+    It learns from so much of each source as its weight says.
+    """
+    if cfg.kind not in TOKENIZERS or path.exists():
+        return load_tokenizer(path if cfg.kind in TOKENIZERS else Path(cfg.kind))
+    total = sum(weight for _, weight in sources)
+    shares = [(source, max(1, int(cfg.train_bytes * weight / total))) for source, weight in sources]
+    texts = (
+        first_bytes(training_texts(source, cfg, "train" if source.splits else None), n_bytes)
+        for source, n_bytes in shares
+    )
+    trained = train_tokenizer(cfg, chain.from_iterable(texts))
     path.parent.mkdir(parents=True, exist_ok=True)
     trained.save(path)
     return trained

@@ -16,12 +16,13 @@ from legollm.architectures.sizes import parse_size, sized
 from legollm.checkpoints.huggingface import BRICKS
 from legollm.commands.count import count
 from legollm.commands.fit import Job, Resume, fit, open_run, save_config
-from legollm.commands.material import DataConfig, Material, TokenizerConfig, gather
+from legollm.commands.material import Material, TokenizerConfig, TrainData, gather, is_prepared, warn_of_repetition
 from legollm.commands.run_presets import RUNS
 from legollm.components.outside import names_outside
 from legollm.config import Resolved
 from legollm.data import world
-from legollm.data.loader import Chained
+from legollm.data.loader import Chained, TextBatches
+from legollm.data.prefetch import Prefetched
 from legollm.data.prepare import END_OF_TEXT
 from legollm.data.sources import open_source
 from legollm.device import seed_of, without_memory
@@ -31,7 +32,7 @@ from legollm.generation.cache import GenerativeModel
 from legollm.generation.complete import Decoding
 from legollm.generation.sampling import Sampling
 from legollm.generation.text import generate_text
-from legollm.interfaces import BatchSource, Tokenizer
+from legollm.interfaces import Tokenizer
 from legollm.tokenizers import TOKENIZERS, load_tokenizer
 from legollm.training.objective import NextToken
 from legollm.training.optim import OptimConfig
@@ -62,7 +63,7 @@ class TrainRun:
     """Decides everything that is random: the first weights, the order of the data, dropout, samples."""
     resume: Resume = "auto"
     """auto continues where the run stopped, never refuses a folder that holds a run, a number continues that step."""
-    data: DataConfig = field(default_factory=DataConfig)
+    data: TrainData = field(default_factory=TrainData)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     size: str | None = None
     """About how many parameters the model shall have, such as 25M: decides width, depth, heads, optim.lr and
@@ -117,8 +118,7 @@ def pretrain(cfg: TrainRun, *, given: Collection[str] = (), **view: Any) -> Trai
     seq_len = cfg.train.seq_len or cfg.model.max_seq_len
     if seq_len > cfg.model.max_seq_len:
         raise ConfigError(f"train.seq_len: {seq_len} is more than model.max_seq_len = {cfg.model.max_seq_len}")
-    if not cfg.data.prepared:
-        open_source(cfg.data.source, cfg.data.read)  # refuses what is not there before the run has a folder
+    check_text(cfg)
     if names_outside(cfg.model):
         with without_memory():
             ARCHITECTURES[cfg.model.arch].build(cfg.model)  # a brick that is not there or does not fit is met here
@@ -133,6 +133,7 @@ def pretrain(cfg: TrainRun, *, given: Collection[str] = (), **view: Any) -> Trai
     model_config = fitted(cfg.model, material.tokenizer, "model.vocab_size" in given)
     save_config(cfg.run, replace(cfg, model=model_config))  # as it is built, so that the file reproduces the run
     model = ARCHITECTURES[model_config.arch].build(model_config, seed=seed_of(cfg.seed, "init"))
+    batches = batches_of(cfg, material, seq_len)
     job = Job(
         folder=cfg.run,
         arch=model_config.arch,
@@ -140,7 +141,8 @@ def pretrain(cfg: TrainRun, *, given: Collection[str] = (), **view: Any) -> Trai
         model=model,
         tokenizer=material.tokenizer,
         objective=NextToken(),
-        batches=batches_of(cfg, material, seq_len),
+        batches=batches,
+        figures=batches.figures,
         validation=lambda n: material.validation(cfg.train.batch_size, seq_len, n),
         optim=cfg.optim,
         train=cfg.train,
@@ -156,11 +158,34 @@ def pretrain(cfg: TrainRun, *, given: Collection[str] = (), **view: Any) -> Trai
     return fit(job)
 
 
-def batches_of(cfg: TrainRun, material: Material, seq_len: int) -> BatchSource:
-    """Windows of the text, after echo_steps batches of lines said twice, of which the second time is learned."""
-    windows = material.batches(cfg.train.batch_size, seq_len, cfg.seed)
-    if not cfg.echo_steps:
-        return windows
+def check_text(cfg: TrainRun) -> None:
+    """Refuse text that is not there, or that this model cannot take so, before the run has a folder.
+
+    Raises:
+        DataError: no such source.
+        ConfigError: a mixture or packing for a model that counts.
+    """
+    mixed = [word for _, word in cfg.data.weighted_sources() if not is_prepared(word)]
+    if not cfg.data.prepared:
+        for word in mixed if cfg.data.mixture else [cfg.data.source]:
+            open_source(word, cfg.data.read)
+    if ARCHITECTURES[cfg.model.arch].learns == "counts" and (cfg.data.mixture or cfg.data.packing != "windows"):
+        key = "mixture" if cfg.data.mixture else "packing"
+        raise ConfigError(f"data.{key}: {cfg.model.arch} counts one text as it lies; leave data.{key} out")
+
+
+def batches_of(cfg: TrainRun, material: Material, seq_len: int) -> TextBatches:
+    """Rows of the text, after echo_steps batches of lines said twice; data.prefetch of them are read ahead."""
+    rows = material.batches(cfg.train.batch_size, seq_len, cfg.seed)
+    n_steps = max(0, cfg.train.max_steps - cfg.echo_steps)
+    if ARCHITECTURES[cfg.model.arch].learns != "counts":
+        warn_of_repetition(rows.rows, n_steps * cfg.train.grad_accum * cfg.train.batch_size)
+    batches = echoes_first(cfg, material, rows) if cfg.echo_steps else rows
+    return Prefetched(batches, cfg.data.prefetch) if cfg.data.prefetch else batches
+
+
+def echoes_first(cfg: TrainRun, material: Material, rows: TextBatches) -> TextBatches:
+    """echo_steps batches of lines said twice, of which the second time is learned, then the text."""
     tokenizer, examples = material.tokenizer, []
     n_batches = cfg.echo_steps * cfg.train.grad_accum
     for asked, line in world.echoes(cfg.seed, 0, n_batches * cfg.train.batch_size):
@@ -168,7 +193,7 @@ def batches_of(cfg: TrainRun, material: Material, seq_len: int) -> BatchSource:
         ids = [*first, *second][: cfg.model.max_seq_len]
         examples.append(Example(ids, [i >= len(first) for i in range(len(ids))]))
     echoes = ExampleBatches(examples, cfg.train.batch_size, seed=cfg.seed, max_len=cfg.model.max_seq_len)
-    return Chained(echoes, n_batches, windows)
+    return Chained(echoes, n_batches, rows)
 
 
 def fitted(model: ModelConfig, tokenizer: Tokenizer, vocab_given: bool) -> ModelConfig:
@@ -211,8 +236,9 @@ KEPT = ("arch", "vocab_size")
 
 def known_tokenizer(cfg: TrainRun) -> Tokenizer | None:
     """The tokenizer of a run that was started before, if it is there already."""
-    if cfg.data.prepared:
-        return load_tokenizer(cfg.data.prepared)
+    ready = [word for _, word in cfg.data.weighted_sources() if is_prepared(word)]
+    if cfg.data.prepared or ready:
+        return load_tokenizer(cfg.data.prepared or Path(ready[0]))
     place = cfg.run / "tokenizer.json" if cfg.tokenizer.kind in TOKENIZERS else Path(cfg.tokenizer.kind)
     return load_tokenizer(place) if place.exists() else None
 

@@ -117,8 +117,12 @@ class Documents:
         """
         if self.ids.size(1) != n_keys:
             raise ContextError(f"documents: ids of {self.ids.size(1)} columns for {n_keys} tokens; give one to each")
-        same = self.ids[:, n_keys - n_queries :, None] == self.ids[:, None, :]
-        return same.tril(n_keys - n_queries).unsqueeze(1)
+        return self.visible[:, :, n_keys - n_queries :]
+
+    @cached_property
+    def visible(self) -> Tensor:
+        """(B, 1, S, S) bool, made once for all layers."""
+        return (self.ids[:, :, None] == self.ids[:, None, :]).tril().unsqueeze(1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,14 +106,19 @@ class Rows(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
-    @property
-    def n_rows(self) -> float:
-        """Rows of an epoch, about."""
+    def figures(self) -> dict[str, float]:
+        """How often the text was read so far, for the log of a run: `epochs`, or one `epochs_NAME` per source."""
         ...
 
-    def figures(self) -> dict[str, float]:
-        """What the log of a run shows: how often the text was read so far."""
+    def figures_after(self, n_rows: int) -> dict[str, float]:
+        """What they will be, about, when so many rows were taken."""
         ...
+
+
+class TextBatches(BatchSource, Protocol):
+    """A supply of batches that can tell how often its text was read."""
+
+    def figures(self) -> dict[str, float]: ...
 
 
 class RowBatches:
@@ -148,6 +153,7 @@ class RowBatches:
         self.rows.load_state_dict(state)
 
     def figures(self) -> dict[str, float]:
+        """How often the text was read so far."""
         return self.rows.figures()
 
 
@@ -195,12 +201,11 @@ class Windows:
         check_same(state, self._identity())
         self._begin_epoch(state["epoch"], state["cursor"])
 
-    @property
-    def n_rows(self) -> float:
-        return (len(self.ids) - 1) / self.seq_len
-
     def figures(self) -> dict[str, float]:
         return {"epochs": self.epoch + self.cursor / len(self.order)}
+
+    def figures_after(self, n_rows: int) -> dict[str, float]:
+        return {"epochs": n_rows * self.seq_len / (len(self.ids) - 1)}
 
     def _identity(self) -> dict[str, int]:
         return {"seed": self.seed, "seq_len": self.seq_len, "n_tokens": len(self.ids)}
@@ -247,7 +252,7 @@ def check_same(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
 class Chained:
     """A BatchSource that takes n_first batches from one source and all later ones from another."""
 
-    def __init__(self, first: BatchSource, n_first: int, then: BatchSource) -> None:
+    def __init__(self, first: BatchSource, n_first: int, then: TextBatches) -> None:
         self.first, self.n_first, self.then = first, n_first, then
         self.n_taken = 0
 
@@ -267,6 +272,10 @@ class Chained:
         self.n_taken = int(state["n_taken"])
         self.first.load_state_dict(state["first"])
         self.then.load_state_dict(state["then"])
+
+    def figures(self) -> dict[str, float]:
+        """How often the text of the later batches was read so far."""
+        return self.then.figures()
 
 
 def validation_batches(ids: Tokens, *, batch_size: int, seq_len: int) -> Iterator[Batch]:
