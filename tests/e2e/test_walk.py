@@ -115,6 +115,10 @@ def test_eval_is_the_runs_own_last_evaluation(home: Path, model: str, text: str)
     assert figures["loss"] == pytest.approx(last["val_loss"], rel=1e-6)
     assert figures["bits_per_byte"] == pytest.approx(last["val_bpb"], rel=1e-6)
     assert figures["n_tokens"] == last["val_tokens"]
+    own = legollm("eval", model, "--json").json  # nothing said: what the run kept for validation
+    assert (own["loss"], own["n_tokens"]) == (figures["loss"], figures["n_tokens"])
+    assert own["text"] == f"{Path('data/book')}, the run's own validation split"
+    assert figures["text"] == text.partition("=")[2]
     assert f"{figures['loss']:.4f} nats per token" in legollm("eval", model, text, "batch_size=3").out
 
 

@@ -246,7 +246,7 @@ def test_interrupted_call_leaves_an_unfinished_folder_and_no_wrong_one(
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare_module, "_put", fail)
+    monkeypatch.setattr(prepare_module, "write_whole", fail)
     with pytest.raises(KeyboardInterrupt):
         run(rows, out, val_fraction=0.3)
     with pytest.raises(DataError, match=r"no meta\.json, so not \(or not completely\) prepared"):

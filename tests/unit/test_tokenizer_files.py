@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from legollm.cli import main
 from legollm.errors import TokenizerError
 from legollm.tokenizers import RegexBPETokenizer, load_tokenizer
 from legollm.tokenizers.bpe_model import BPEModel
 from legollm.tokenizers.byte import BYTES
-from legollm.tokenizers.files import write_text
 from legollm.tokenizers.patterns import PATTERNS
+from legollm.whole_file import write_whole
 
 
 @pytest.fixture
@@ -180,11 +182,28 @@ def test_a_name_that_tokenizer_json_cannot_tell_from_text_is_refused(
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "tok.json"
-    write_text(file, "old")
+    write_whole(file, "old")
     with pytest.raises(UnicodeEncodeError):
-        write_text(file, "new \ud800")
+        write_whole(file, "new \ud800")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+    with pytest.raises(OSError, match=re.escape(repr(str(file / "below")))):
+        write_whole(file / "below", "a file is no folder")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as taken:
+        write_whole(tmp_path / "folder", b"a folder is in its place")
+    assert (taken.value.filename, taken.value.filename2) == (str(tmp_path / "folder"), None)
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_decoding_into_a_pipe_leaves_exactly_the_bytes(
+    trained: RegexBPETokenizer, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """The newline that is nice on a screen once was in the file, too, and half a character three bytes of another."""
+    trained.save(tmp_path / "tok.json")
+    ids = [*trained.encode("the cat\n"), *trained.encode("ü")[:1]]
+    assert main(["tokenizer", "decode", str(tmp_path / "tok.json"), f"ids={ids}"]) == 0
+    assert capfdbinary.readouterr().out == trained.decode_bytes(ids) == b"the cat\n" + trained.decode_bytes(ids[-1:])
 
 
 def test_the_state_is_the_same_whatever_the_name_of_the_pattern() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from legollm.errors import CheckpointError, IntegrityError
+from legollm.whole_file import sync
 
 log = logging.getLogger(__name__)
 
@@ -149,14 +150,3 @@ def canonical(value: Any) -> str:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Ask the disk to have it; a folder cannot be synced on every system."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

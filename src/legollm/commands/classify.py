@@ -14,7 +14,7 @@ from legollm.architectures import ARCHITECTURES
 from legollm.architectures.encoder_classifier import EncoderClassifierConfig
 from legollm.checkpoints.loading import load
 from legollm.commands.fit import Job, Resume, fit, open_run
-from legollm.commands.material import TokenizerConfig
+from legollm.commands.material import TokenizerConfig, refuse_unused_size
 from legollm.commands.pairs import PairTokenizer, pair_tokenizer
 from legollm.components.encoder import EncoderClassifier
 from legollm.config import Resolved
@@ -70,6 +70,7 @@ def train(run: Resolved[ClassifyRun]) -> None:
 
     legollm classify train data.source=reviews.jsonl run=runs/reviews
     """
+    refuse_unused_size(run)
     state, right, n_val = fit_labels(run.value)
     print(f"{run.value.run}: {state.step} steps, {state.n_tokens:,} texts, {state.seconds:.0f} s of training")
     print(f"right on unseen texts: {right} of {n_val} ({right / n_val:.2%})")

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from legollm.commands.fit import flat, save_config, saved_config
-from legollm.commands.material import DataConfig, TokenizerConfig, get_tokenizer, prepare_options, size_of
+from legollm.commands.material import (
+    DataConfig,
+    TokenizerConfig,
+    get_tokenizer,
+    prepare_options,
+    refuse_unused_size,
+    size_of,
+)
 from legollm.commands.tokenizer_progress import bars
 from legollm.config import Resolved, to_tree
 from legollm.data.fetch import fetch
@@ -93,6 +100,7 @@ class PrepareRun:
 
 def prepare(run: Resolved[PrepareRun]) -> None:
     """Turn a source into token files. Streaming, on all cores, byte-identical on every run; nothing is done twice."""
+    refuse_unused_size(run)
     cfg = run.value
     source = open_source(cfg.data.source, cfg.data.read)
     folder = cfg.folder or Path("data") / Path(source.name).stem

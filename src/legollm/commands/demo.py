@@ -34,6 +34,7 @@ from legollm.evaluation.report import Chart, Curve, Section, write_report
 from legollm.training.metrics import read_rows
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig
+from legollm.whole_file import write_whole
 
 NGRAM_ORDER = 4
 ANSWERING: dict[str, Any] = {"final": world.final_answer, "stop": ("\nQ:",), "max_new_tokens": 100}
@@ -195,9 +196,7 @@ def written(path: Path, stamp: str) -> dict[str, Any]:
 
 def write(path: Path, value: Mapping[str, Any]) -> None:
     """At once: a killed process leaves the old file or the new one."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def manifest_of(lm: Loaded) -> str:

@@ -1,6 +1,7 @@
 """`legollm eval`: a checkpoint and a text -> loss, perplexity and bits per byte over the whole text."""
 
 import json
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from legollm.checkpoints.loading import load
+from legollm.commands.fit import saved_config
 from legollm.commands.material import DataConfig
 from legollm.config import Resolved
 from legollm.data.loader import TokenFile, validation_batches
@@ -46,7 +48,10 @@ class EvalRun:
 def evaluate(run: Resolved[EvalRun]) -> None:
     """Measure a model on the whole validation split of a text: every token is predicted once, in windows of seq_len.
 
-    legollm eval runs/demo data.source=book.txt
+    Where no text is named, it is the one that the model's run kept for validation, or else the built-in corpus.
+
+    legollm eval runs/book
+    legollm eval runs/book data.source=another.txt
     """
     cfg = run.value
     lm = load(cfg.model)
@@ -55,11 +60,10 @@ def evaluate(run: Resolved[EvalRun]) -> None:
         raise ConfigError(f"seq_len: {seq_len} is more than the model's {lm.config.max_seq_len}")
     tokenizer = lm.text_side()
     model = lm.model.to(pick_device(cfg.device))
+    own = None if set_by_hand(run) else own_data(lm.folder)
     with TemporaryDirectory() as temporary:
-        if cfg.data.prepared:
-            folder = cfg.data.prepared
-        else:
-            folder = Path(temporary) / "data"
+        folder = own or cfg.data.prepared or Path(temporary) / "data"
+        if not own and not cfg.data.prepared:
             options = PrepareOptions(split=cfg.data.split, val_fraction=cfg.data.val_fraction)
             prepare(open_source(cfg.data.source, cfg.data.read), tokenizer, folder, options=options)
         tokens = TokenFile(folder, "val")
@@ -71,6 +75,7 @@ def evaluate(run: Resolved[EvalRun]) -> None:
         loss = mean_loss(model, NextToken(), batches)
         seconds = time.perf_counter() - start
         figures = {
+            "text": f"{folder}, the run's own validation split" if own else f"{cfg.data.prepared or cfg.data.source}",
             "loss": loss.nats,
             "perplexity": loss.perplexity,
             "bits_per_byte": loss.bits_per_byte(tokens.n_bytes),
@@ -83,7 +88,33 @@ def evaluate(run: Resolved[EvalRun]) -> None:
     if cfg.json:
         print(json.dumps(figures, indent=1))
         return
+    print(f"text           {figures['text']}")
     print(f"loss           {figures['loss']:.4f} nats per token")
     print(f"perplexity     {figures['perplexity']:.3f}")
     print(f"bits per byte  {figures['bits_per_byte']:.4f}")
     print(f"over           {loss.n_terms:,} tokens, {figures['n_bytes']:,} bytes, context {seq_len}")
+
+
+def set_by_hand(run: Resolved[EvalRun]) -> bool:
+    """Whether anything was said about the data."""
+    return any(path.startswith("data") and origin != "default" for path, origin in run.origins.items())
+
+
+def own_data(checkpoint: Path) -> Path | None:
+    """The token files that the run of a checkpoint was trained with: its own, or those that its config.yaml names.
+
+    Raises:
+        ConfigError: there are several, of a mixture.
+    """
+    folder = checkpoint.resolve()
+    for run in (folder, *folder.parents[:2]):  # a run, or RUN/checkpoints/step-N
+        if (run / "data" / "meta.json").exists():
+            return Path(os.path.relpath(run / "data"))
+        said = saved_config(run / "config.yaml")
+        if said.get("data.mixture"):
+            there = [os.path.relpath(path.parent) for path in sorted((run / "data").glob("*/meta.json"))]
+            ours = f" or data.prepared={', '.join(there)}" if there else ""
+            raise ConfigError(f"data: the run read a mixture; say on which text to measure, data.source=...{ours}")
+        if prepared := said.get("data.prepared"):
+            return Path(prepared)
+    return None

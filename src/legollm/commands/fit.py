@@ -35,6 +35,7 @@ from legollm.training.metrics import JsonLines, Value
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors, restore_optimizer
 from legollm.training.schedule import learning_rate
 from legollm.training.train import TrainConfig, TrainState, train
+from legollm.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -253,9 +254,7 @@ def open_run(folder: Path, config: Any, resume: Resume) -> None:
 
 def save_config(folder: Path, config: Any) -> None:
     """Write config.yaml at once: a killed process leaves the old file or the new one."""
-    temporary = folder / ".tmp-config.yaml"
-    temporary.write_text(to_yaml(config), encoding="utf-8")
-    temporary.replace(folder / "config.yaml")
+    write_whole(folder / "config.yaml", to_yaml(config))
 
 
 CHANGEABLE = (

@@ -8,8 +8,9 @@ from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from legollm.config import Resolved
 from legollm.data.chat import SPECIAL_TOKENS
 from legollm.data.cutting import cut_pieces, cut_rule_of
 from legollm.data.documents import BadRows
@@ -62,6 +63,25 @@ class TokenizerConfig:
             near = difflib.get_close_matches(self.kind, TOKENIZERS, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"kind: {self.kind!r} is none of {', '.join(TOKENIZERS)}, nor a file or folder{hint}")
+
+
+def refuse_unused_size(run: Resolved[Any]) -> None:
+    """
+    Raises:
+        ConfigError: tokenizer.vocab_size was given, and the tokenizer that was asked for decides its size itself.
+    """
+    cfg: TokenizerConfig = run.value.tokenizer
+    origin = run.origins.get("tokenizer.vocab_size", "default")
+    is_said = origin == "command line" or cfg.vocab_size != TokenizerConfig().vocab_size  # a run's file says it all
+    if origin == "default" or origin.startswith("preset ") or not is_said:
+        return
+    if cfg.kind in (ByteTokenizer.kind, CharTokenizer.kind):
+        why = f"tokenizer={cfg.kind} has an id for each {cfg.kind}, however many that are"
+    elif cfg.kind in TOKENIZERS or (n_ids := load_tokenizer(Path(cfg.kind)).vocab_size) == cfg.vocab_size:
+        return
+    else:
+        why = f"tokenizer={cfg.kind} is trained already and has {n_ids:,} ids"
+    raise ConfigError(f"tokenizer.vocab_size: {cfg.vocab_size} cannot be: {why}; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from legollm.architectures import ARCHITECTURES
 from legollm.architectures.qwen3 import Qwen3Config
 from legollm.commands import train
+from legollm.commands.material import refuse_unused_size
 from legollm.commands.train import TrainRun, given, of_size
 from legollm.config import Resolved
 from legollm.device import pick_device, pick_precision
@@ -57,6 +58,7 @@ def plan(run: Resolved[PlanRun]) -> None:
     cfg = run.value
     if ARCHITECTURES[cfg.model.arch].learns == "counts":
         raise ConfigError(f"model.arch: {cfg.model.arch} is counted out of a text, which decides its size; train it")
+    refuse_unused_size(run)
     ids = vocab_size(run)
     if cfg.size and ARCHITECTURES[cfg.model.arch].learns == "pairs":
         raise ConfigError(f"size: {cfg.model.arch} learns from pairs, for which there is no rule; give its sizes")

@@ -15,7 +15,7 @@ from legollm.architectures.t5 import T5Config
 from legollm.architectures.transformer import TransformerConfig
 from legollm.checkpoints.loading import load
 from legollm.commands.fit import Job, Resume, fit, open_run
-from legollm.commands.material import TokenizerConfig
+from legollm.commands.material import TokenizerConfig, refuse_unused_size
 from legollm.commands.pairs import PairTokenizer, pair_tokenizer
 from legollm.components.encoder_decoder import EncoderDecoder
 from legollm.config import Resolved
@@ -96,6 +96,7 @@ def train(run: Resolved[Seq2SeqRun]) -> None:
 
     legollm seq2seq train data.source=pairs.jsonl run=runs/pairs
     """
+    refuse_unused_size(run)
     state, right, n_val = fit_pairs(run.value)
     print(f"{run.value.run}: {state.step} steps, {state.n_tokens:,} target tokens, {state.seconds:.0f} s of training")
     print(f"exact match on unseen sources, greedy: {right} of {n_val} ({right / n_val:.2%})")

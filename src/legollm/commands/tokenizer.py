@@ -1,5 +1,6 @@
 """`legollm tokenizer train | encode | decode`."""
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from legollm.commands.material import DataConfig, TokenizerConfig, size_of, train_tokenizer, training_texts
+from legollm.commands.material import (
+    DataConfig,
+    TokenizerConfig,
+    refuse_unused_size,
+    size_of,
+    train_tokenizer,
+    training_texts,
+)
 from legollm.commands.tokenizer_progress import bars
 from legollm.commands.tokenizer_view import print_pieces
 from legollm.config import Resolved
@@ -34,13 +42,13 @@ def train(run: Resolved[TrainRun]) -> None:
     cfg = run.value
     if cfg.tokenizer.kind not in TOKENIZERS:
         raise ConfigError(f"tokenizer.kind: to train is one of {', '.join(TOKENIZERS)}; found {cfg.tokenizer.kind!r}")
+    refuse_unused_size(run)
     source = open_source(cfg.data.source, cfg.data.read)
     texts = training_texts(source, cfg.tokenizer)
     total = min(size_of(source), cfg.tokenizer.train_bytes)
     with bars() as show:
         counted = with_sizes(texts, lambda done: show("reading", done, total))
         tokenizer = train_tokenizer(cfg.tokenizer, counted, progress=partial(show, "learning"))
-    cfg.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(cfg.out)
     specials = ", ".join(tokenizer.special_tokens) or "none"
     print(f"{cfg.out}: {tokenizer.kind}, {tokenizer.vocab_size:,} ids, special tokens: {specials}")
@@ -109,9 +117,17 @@ class DecodeRun:
 
 
 def decode(run: Resolved[DecodeRun]) -> None:
-    """Turn ids back into text."""
+    """Turn ids back into text; in a pipe or a file, into exactly the bytes they stand for.
+
+    legollm tokenizer decode tok.json ids=[15,2,7] > text.txt
+    """
     cfg = run.value
     words = [] if cfg.ids else sys.stdin.read().replace(",", " ").strip("[] \n").split()
     if not all(word.isdecimal() for word in words):
         raise ConfigError(f"standard input: expected ids, found {next(w for w in words if not w.isdecimal())!r}")
-    print(load_tokenizer(cfg.tokenizer).decode(cfg.ids or map(int, words), skip_special=cfg.skip_special))
+    tokenizer, ids = load_tokenizer(cfg.tokenizer), cfg.ids or map(int, words)
+    data = tokenizer.decode_bytes(ids, skip_special=cfg.skip_special)
+    if not sys.stdout.isatty() and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.buffer.write(data)
+    else:
+        print(data.decode("utf-8", "replace"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from legollm.commands.material import DataConfig, TokenizerConfig, first_bytes, train_tokenizer
-from legollm.commands.tokenizer_pictures import bars, write_whole
+from legollm.commands.tokenizer_pictures import bars
 from legollm.config import Resolved
 from legollm.data.sources import documents, open_source
 from legollm.errors import ConfigError
@@ -17,6 +17,7 @@ from legollm.tokenizers.byte import BYTES
 from legollm.tokenizers.compare import ALL, Row, SizeRow, at_sizes, n_bytes_of
 from legollm.tokenizers.compare import compare as compare_tokenizers
 from legollm.tokenizers.inspect_merges import readable
+from legollm.whole_file import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from legollm.commands.tokenizer_pictures import write_whole
 from legollm.commands.tokenizer_view import page, print_pieces
 from legollm.config import Resolved
 from legollm.errors import ConfigError
 from legollm.interfaces import Tokenizer
 from legollm.tokenizers import load_tokenizer
 from legollm.tokenizers.inspect_merges import MergeTrees, find_token, readable, tree_lines
+from legollm.whole_file import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from legollm.evaluation.report import COLOURS, ticks
 
@@ -78,11 +77,3 @@ def group_label(name: str, x: float, room: float) -> str:
         return f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{html.escape(name)}</text>'
     place = f"translate({x:.1f} {HEIGHT - BOTTOM + 14}) rotate(-30)"
     return f'<text transform="{place}" text-anchor="end">{html.escape(name)}</text>'
-
-
-def write_whole(path: Path, picture: str) -> None:
-    """Write the file, its folder too, replacing an earlier one in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(picture, encoding="utf-8")
-    temporary.replace(path)

@@ -16,7 +16,15 @@ from legollm.architectures.sizes import parse_size, sized
 from legollm.checkpoints.huggingface import BRICKS
 from legollm.commands.count import count
 from legollm.commands.fit import Job, Resume, fit, open_run, save_config
-from legollm.commands.material import Material, TokenizerConfig, TrainData, gather, is_prepared, warn_of_repetition
+from legollm.commands.material import (
+    Material,
+    TokenizerConfig,
+    TrainData,
+    gather,
+    is_prepared,
+    refuse_unused_size,
+    warn_of_repetition,
+)
 from legollm.commands.run_presets import RUNS
 from legollm.components.outside import names_outside
 from legollm.config import Resolved
@@ -95,6 +103,7 @@ def train(run: Resolved[TrainRun]) -> None:
     unused = sorted(key for key in given(run) if key.startswith("optim.") or key == "train.max_steps")
     if unused and ARCHITECTURES[run.value.model.arch].learns == "counts":
         log.warning("%s: not used, this model counts its text in one pass", ", ".join(unused))
+    refuse_unused_size(run)
     state = pretrain(run.value, given=given(run))
     best = (
         f", best validation loss {state.best_loss:.4f} at step {state.best_step}" if state.best_loss is not None else ""

@@ -33,6 +33,7 @@ from legollm.data.split import SplitPlan, SplitRule, plan_split, split_pieces
 from legollm.data.tokenising import Encoded, Task, id_type, tasks, tokenised
 from legollm.errors import ConfigError
 from legollm.interfaces import Tokenizer
+from legollm.whole_file import write_whole
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 END_OF_TEXT = "<|endoftext|>"
@@ -119,7 +120,7 @@ def prepare(
         "bad_rows": asdict(bad_rows),
         "stamp": stamp,
     }
-    _put(folder / "meta.json", (json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(folder / "meta.json", json.dumps(meta, indent=2, ensure_ascii=False) + "\n")
     return Prepared(folder, meta, written=True)
 
 
@@ -301,17 +302,3 @@ def _write_splits(
         for writer in writers:
             writer.sync()
     return {writer.split: writer.put_in_place() for writer in writers}
-
-
-def _put(path: Path, data: bytes) -> None:
-    """Write a small file so that it is there whole or not at all, with its folder's entries safe on disk."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)

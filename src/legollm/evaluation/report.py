@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from legollm.whole_file import write_whole
+
 COLOURS = ("#1f6feb", "#d1552b", "#2da44e", "#8250df", "#9a6700")
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1f2328; }
@@ -51,9 +53,7 @@ class Section:
 
 def write_report(path: Path, title: str, sections: Sequence[Section]) -> None:
     """Write the page, replacing an earlier one in one step."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(page(title, sections), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, page(title, sections))
 
 
 def page(title: str, sections: Sequence[Section]) -> str:

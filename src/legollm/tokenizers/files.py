@@ -3,14 +3,13 @@
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from legollm.errors import TokenizerError
+from legollm.whole_file import write_whole
 
 FORMAT = "legollm-tokenizer"
 VERSION = 1
@@ -27,7 +26,7 @@ def write_state(path: Path | str, state: Mapping[str, Any]) -> None:
     document = {"format": FORMAT, "version": VERSION, "sha256": fingerprint(state), **state}
     # A line for each field: with indent=1, json would write the lists of a vocabulary in Python, ten times as slowly.
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items()]
-    write_text(Path(path), "{\n" + ",\n".join(lines) + "\n}\n")
+    write_whole(Path(path), "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def read_state(path: Path | str, *, kind: str) -> dict[str, Any]:
@@ -103,20 +102,3 @@ def read_bytes(path: Path | str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read ({error.strerror}); give a tokenizer file or folder") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a crash leaves the old content or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.name}-")
-    try:
-        with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise

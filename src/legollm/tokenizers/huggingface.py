@@ -9,8 +9,9 @@ from typing import Any
 
 from legollm.errors import TokenizerError
 from legollm.tokenizers.bpe_model import BPEModel
-from legollm.tokenizers.files import naming, read_bytes, read_json, write_text
+from legollm.tokenizers.files import naming, read_bytes, read_json
 from legollm.tokenizers.patterns import PATTERNS
+from legollm.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +225,7 @@ def write_huggingface(
     }
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     names = check_roles(model.special_tokens, eos=eos, bos=bos, pad=pad)
-    write_text(folder / "tokenizer.json", json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+    write_whole(folder / "tokenizer.json", json.dumps(document, ensure_ascii=False, indent=1) + "\n")
     write_config(folder, config | names, chat_template)
 
 
@@ -243,6 +244,6 @@ def check_roles(special_tokens: Mapping[str, int], **roles: str | None) -> dict[
 
 def write_config(folder: Path, config: Mapping[str, Any], chat_template: str | None) -> None:
     """tokenizer_config.json, and chat_template.jinja beside it if there is a template."""
-    write_text(folder / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=1) + "\n")
+    write_whole(folder / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=1) + "\n")
     if chat_template is not None:
-        write_text(folder / "chat_template.jinja", chat_template)
+        write_whole(folder / "chat_template.jinja", chat_template)

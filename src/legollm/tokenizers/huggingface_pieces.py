@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from legollm.errors import TokenizerError
 from legollm.tokenizers.byte import BYTES
-from legollm.tokenizers.files import naming, read_json, write_text
+from legollm.tokenizers.files import naming, read_json
 from legollm.tokenizers.huggingface import check_roles, write_config
 from legollm.tokenizers.patterns import PATTERNS
+from legollm.whole_file import write_whole
 
 N_ASCII = 128
 BYTE_NAMES = tuple(f"<0x{value:02X}>" for value in range(N_ASCII, len(BYTES)))
@@ -89,7 +90,7 @@ def write_pieces(
         "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
         "model": model,
     }
-    write_text(folder / "tokenizer.json", json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+    write_whole(folder / "tokenizer.json", json.dumps(document, ensure_ascii=False, indent=1) + "\n")
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     write_config(folder, config | roles, chat_template)
 

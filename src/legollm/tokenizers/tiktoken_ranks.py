@@ -8,8 +8,9 @@ from pathlib import Path
 from legollm.errors import TokenizerError
 from legollm.tokenizers.apply_merges import apply_merges
 from legollm.tokenizers.bpe_model import BPEModel
-from legollm.tokenizers.files import naming, read_bytes, write_text
+from legollm.tokenizers.files import naming, read_bytes
 from legollm.tokenizers.patterns import PATTERNS
+from legollm.whole_file import write_whole
 
 # What the published files leave out, by the SHA-256 of their content: pattern and control tokens.
 _PUBLISHED: Mapping[str, tuple[str, Mapping[str, int]]] = {
@@ -100,4 +101,4 @@ def write_ranks(path: Path | str, model: BPEModel) -> None:
     if merged != long:
         raise TokenizerError("a ranks file needs ids in the order of the merges; this vocabulary's are not, use save")
     lines = [f"{b64encode(token).decode()} {i}\n" for i, token in sorted(model.tokens.items())]
-    write_text(Path(path), "".join(lines))
+    write_whole(Path(path), "".join(lines))

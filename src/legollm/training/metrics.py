@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from legollm.whole_file import write_whole
+
 Value = float | int | str
 
 
@@ -23,9 +25,7 @@ class JsonLines:
     def rewind(self, step: int) -> None:
         """Drop every row after `step`: the steps will be run again, and a line cut off by a kill goes, too."""
         rows = [row for row in read_rows(self.path) if row["step"] <= step]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        temporary.replace(self.path)
+        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
