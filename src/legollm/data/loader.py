@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from legollm.data.shards import Ids, Tokens, joined
+from legollm.data.shards import Ids, Tokens, joined, let_go
 from legollm.errors import DataError
 from legollm.interfaces import Batch, BatchSource
 
@@ -92,6 +92,10 @@ def _mapped(path: Path, dtype: np.dtype[Any], n_items: int) -> Ids:
     return np.memmap(path, dtype, mode="r")
 
 
+ROWS_HELD = 1000
+"""So many rows are read before the pages they lie on are given back; one row brings 64 KB of a large file with it."""
+
+
 class Rows(Protocol):
     """An endless order of rows, new in every epoch, that can be continued anywhere."""
 
@@ -105,6 +109,10 @@ class Rows(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+    def let_go(self) -> None:
+        """Keep nothing in memory of the files that the rows were built from."""
+        ...
 
     def figures(self) -> dict[str, float]:
         """How often the text was read so far, for the log of a run: `epochs`, or one `epochs_NAME` per source."""
@@ -132,11 +140,16 @@ class RowBatches:
     def __init__(self, rows: Rows, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.rows = rows
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.n_held = 0  # rows whose pages may be in memory
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
+        if self.n_held > ROWS_HELD:
+            self.rows.let_go()
+            self.n_held = 0
+        self.n_held += self.batch_size
         taken = self.rows.take(self.batch_size * self.world_size)
         return self.rows.build(taken[self.rank * self.batch_size :][: self.batch_size])
 
@@ -188,6 +201,9 @@ class Windows:
 
     def build(self, rows: NDArray[np.int64]) -> Batch:
         return _batch(self.ids, rows, self.seq_len)
+
+    def let_go(self) -> None:
+        let_go(self.ids)
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch, windows of it that were taken, and what gives these numbers their meaning."""

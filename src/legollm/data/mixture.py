@@ -65,6 +65,10 @@ class Mixture:
         order = torch.tensor(places).argsort()
         return type(parts[0])(*(torch.cat(field)[order] for field in zip(*parts, strict=True)))
 
+    def let_go(self) -> None:
+        for source in self.sources.values():
+            source.let_go()
+
     def state_dict(self) -> dict[str, Any]:
         """Turns each source has had, and its own place."""
         return {

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from legollm.data.loader import IGNORED, check_same, frozen_random
-from legollm.data.shards import Ids, Tokens
+from legollm.data.shards import Ids, Tokens, let_go
 from legollm.errors import DataError
 from legollm.interfaces import PackedBatch
 
@@ -86,6 +86,9 @@ class Packed:
         positions.flat[columns] = inside
         documents.flat[columns] = np.repeat(number, lengths)
         return PackedBatch(*map(torch.from_numpy, (tokens, targets, documents, positions)))
+
+    def let_go(self) -> None:
+        let_go(self.ids)
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch, block and rows of it that were taken: from these the block is packed again as it was."""

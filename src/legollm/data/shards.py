@@ -1,5 +1,6 @@
-"""One long row of ids that lies in several files."""
+"""One long row of ids that lies in one file or in several."""
 
+import mmap
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -47,3 +48,13 @@ Tokens: TypeAlias = Ids | Shards
 def joined(parts: Sequence[Ids]) -> Tokens:
     """One sequence out of parts; a single one is what it is."""
     return parts[0] if len(parts) == 1 else Shards(parts)
+
+
+def let_go(ids: Tokens) -> None:
+    """Give back the pages of mapped files that were read: they stay in the system's cache, not in this process.
+
+    Otherwise reading here and there makes the process as large as the file, since each place brings its neighbours.
+    """
+    for part in ids.parts if isinstance(ids, Shards) else (ids,):
+        if isinstance(part.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            part.base.madvise(mmap.MADV_DONTNEED)
