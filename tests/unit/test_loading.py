@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from legollm.architectures import build
+from legollm.architectures import ARCHITECTURES, build
 from legollm.checkpoints.huggingface import save_hf_folder
 from legollm.checkpoints.loading import Loaded, load
 from legollm.checkpoints.state import save_model
+from legollm.cli import main
 from legollm.errors import CheckpointError, ConfigError, IntegrityError
-from legollm.tokenizers import ByteTokenizer
+from legollm.tokenizers import ByteTokenizer, CharTokenizer
 from tiny_run import MODEL, go
 
 
@@ -31,6 +32,20 @@ def exported(folder: Path, *, specials: tuple[str, ...] = (), **extra: str) -> P
     config = type(MODEL)(vocab_size=tokenizer.vocab_size, max_seq_len=32, n_layers=1, n_heads=2, d_model=8)
     save_model(folder, model, "gpt2", config, tokenizer, **extra)
     return folder
+
+
+@pytest.mark.parametrize("command", [["eval"], ["generate", "prompt=hi"], ["chat"]])
+def test_a_model_of_pairs_is_sent_to_its_command(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was once told that its tokenizer did not know the letters of another corpus."""
+    letters = CharTokenizer()
+    letters.train("ab")
+    config = ARCHITECTURES["t5"].config(vocab_size=letters.vocab_size, n_layers=1, d_model=8, n_heads=2, d_ff=8)
+    save_model(tmp_path / "pairs", ARCHITECTURES["t5"].build(config), "t5", config, letters)
+    verb, *words = command
+    assert main([verb, str(tmp_path / "pairs"), *words]) == 1
+    assert "t5 does not continue texts; `legollm seq2seq write` uses it" in capsys.readouterr().err
 
 
 def test_a_run_its_link_and_its_step_are_the_same_model(run: Path) -> None:

@@ -108,9 +108,16 @@ class Loaded:
         Raises:
             CheckpointError: it is of another kind; names the command for it.
         """
+        self.refuse_pairs()
+        return cast(GenerativeModel, self.model)
+
+    def refuse_pairs(self) -> None:
+        """
+        Raises:
+            CheckpointError: the model does not continue a text; names the command for it.
+        """
         if use := USED_BY.get(self.arch):
             raise CheckpointError(f"{self.folder}: {self.arch} does not continue texts; `{use}` uses it")
-        return cast(GenerativeModel, self.model)
 
     def text_side(self) -> Tokenizer:
         """The tokenizer.

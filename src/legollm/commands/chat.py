@@ -31,6 +31,7 @@ def chat(run: Resolved[ChatRun]) -> None:
     """Talk to a model. A model without a chat template continues what you write instead."""
     cfg = run.value
     lm = load(cfg.model)
+    lm.refuse_pairs()
     sampling = Sampling(**{one.name: getattr(cfg, one.name) for one in fields(Sampling)})
     if lm.chat_template is None:
         print("this model was not fine-tuned to answer: it continues what you write", file=sys.stderr)

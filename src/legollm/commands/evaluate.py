@@ -55,6 +55,7 @@ def evaluate(run: Resolved[EvalRun]) -> None:
     """
     cfg = run.value
     lm = load(cfg.model)
+    lm.refuse_pairs()
     seq_len = cfg.seq_len or lm.config.max_seq_len
     if seq_len > lm.config.max_seq_len:
         raise ConfigError(f"seq_len: {seq_len} is more than the model's {lm.config.max_seq_len}")

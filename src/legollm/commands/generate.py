@@ -36,6 +36,7 @@ def generate(run: Resolved[GenerateRun]) -> None:
     """
     cfg = run.value
     lm = load(cfg.model)
+    lm.refuse_pairs()
     sampling = Sampling(**{one.name: getattr(cfg, one.name) for one in fields(Sampling)})
     prompt = cfg.prompt
     if prompt is None and not sys.stdin.isatty():

@@ -106,12 +106,13 @@ def encode(run: Resolved[EncodeRun]) -> None:
 class DecodeRun:
     """A tokenizer and ids."""
 
-    POSITIONAL: ClassVar[tuple[str, ...]] = ("tokenizer", "ids")
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    REST: ClassVar[str] = "ids"
 
     tokenizer: Path
     """A tokenizer file, or a folder such as a checkpoint."""
     ids: tuple[int, ...] = ()
-    """Such as [15, 2, 7]; an empty list reads numbers from standard input."""
+    """Such as 15 2 7 or [15, 2, 7]; an empty list reads numbers from standard input."""
     skip_special: bool = False
     """Leave special tokens out of the text."""
 
@@ -119,7 +120,7 @@ class DecodeRun:
 def decode(run: Resolved[DecodeRun]) -> None:
     """Turn ids back into text; in a pipe or a file, into exactly the bytes they stand for.
 
-    legollm tokenizer decode tok.json ids=[15,2,7] > text.txt
+    legollm tokenizer decode tok.json 15 2 7 > text.txt
     """
     cfg = run.value
     words = [] if cfg.ids else sys.stdin.read().replace(",", " ").strip("[] \n").split()

@@ -251,4 +251,4 @@ def open_source(spec: str, options: SourceOptions) -> Source:
     siblings = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(spec, [*NAMED, *RECIPES, *siblings], n=1)
     meant = f"did you mean '{near[0]}'? " if near else ""
-    raise DataError(f"{spec}: no such file, folder or corpus; {meant}Known corpora: {', '.join([*NAMED, *RECIPES])}")
+    raise DataError(f"{spec}: no such file, folder or corpus; {meant}known corpora: {', '.join([*NAMED, *RECIPES])}")
