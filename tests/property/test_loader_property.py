@@ -87,7 +87,7 @@ def documents(lengths: list[int], first: int = 0) -> tuple[Any, Any]:
 lengths_of_documents = st.lists(st.integers(1, 40), min_size=1, max_size=40).filter(lambda lengths: max(lengths) > 1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(lengths=lengths_of_documents, seq_len=seq_lens, seed=seeds, look_ahead=st.integers(1, 50))
 def test_packing_conserves_tokens(lengths: list[int], seq_len: int, seed: int, look_ahead: int) -> None:
     """In every epoch each token but the first of a document is a target once, after the token that stands before it."""
@@ -145,7 +145,7 @@ def steps(kind: Kind, seed: int, division: Division, state: str | None, n: int) 
     return done, states.pop()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     kind=st.sampled_from(["windows", "packed", "mixture"]),
     seed=seeds,

@@ -118,10 +118,17 @@ def test_more_than_four_epochs_are_warned_of_with_the_figure(
     assert caplog.messages[-1].startswith("the text will be read 5.0 times")
 
 
-def tiny(folder: Path, data: TrainData, max_steps: int = 10) -> TrainRun:
-    model = GPT2Config(max_seq_len=16, n_layers=1, n_heads=2, d_model=8, dropout=0.1)
+def tiny(folder: Path, data: TrainData, division: tuple[int, int] = (3, 2), dropout: float = 0.1) -> TrainRun:
+    """division: rows of a micro-batch and micro-batches of a step."""
+    model = GPT2Config(max_seq_len=16, n_layers=1, n_heads=2, d_model=8, dropout=dropout)
     loop = TrainConfig(
-        max_steps=max_steps, batch_size=3, grad_accum=2, log_every=1, eval_every=0, save_every=5, precision="float32"
+        max_steps=10,
+        batch_size=division[0],
+        grad_accum=division[1],
+        log_every=1,
+        eval_every=0,
+        save_every=5,
+        precision="float32",
     )
     return TrainRun(run=folder, data=data, tokenizer=TokenizerConfig(kind="byte"), model=model, train=loop)
 
@@ -153,6 +160,23 @@ def test_run_of_a_mixture_continued_in_the_middle_is_the_run_in_one_go(
         assert (last / name).read_bytes() == whole[name], name
     again = read_rows(folder / "metrics.jsonl")
     assert [row["loss"] for row in again if "loss" in row] == [row["loss"] for row in rows if "loss" in row]
+
+
+@pytest.mark.parametrize("packing", ["windows", "best_fit"])
+def test_run_continued_with_smaller_batches_learns_from_the_same_rows(
+    packing: Any, texts: dict[str, str], tmp_path: Path
+) -> None:
+    """Batches of 8 rows, and from step 6 on two of 4."""
+    Path(texts["a"]).write_text("".join(f"{'abc ' * (i % 7 + 1)}{i}|" for i in range(200)))
+    data = TrainData(source=texts["a"], read=SourceOptions(separator="|"), packing=packing)
+    folder = tmp_path / "run"
+    pretrain(tiny(folder, data, (8, 1), dropout=0.0))
+    losses = [row["loss"] for row in read_rows(folder / "metrics.jsonl") if "loss" in row]
+    shutil.rmtree(folder / "checkpoints/step-00000010")
+    pretrain(tiny(folder, data, (4, 2), dropout=0.0))
+    again = [row["loss"] for row in read_rows(folder / "metrics.jsonl") if "loss" in row]
+    assert again[:5] == losses[:5]
+    assert again[5:] == pytest.approx(losses[5:], rel=1e-6)
 
 
 def test_counting_models_take_one_text_as_it_lies(texts: dict[str, str], tmp_path: Path) -> None:

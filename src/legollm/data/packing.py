@@ -103,8 +103,9 @@ class Packed:
         self._begin_block(state["epoch"], state["block"], state["cursor"])
 
     def figures(self) -> dict[str, float]:
-        block = self.block + self.cursor / len(self.rows)
-        return {"epochs": self.epoch + min(1.0, block * self.look_ahead / self.n_pieces)}
+        before = self.block * self.look_ahead
+        in_block = min(self.look_ahead, self.n_pieces - before)
+        return {"epochs": self.epoch + (before + in_block * self.cursor / len(self.rows)) / self.n_pieces}
 
     def figures_after(self, n_rows: int) -> dict[str, float]:
         return {"epochs": float(n_rows * self.seq_len / self.n_targets.sum())}
