@@ -86,7 +86,7 @@ def test_grouped_equals_one_by_one(rule: str, shared: int, is_training: bool) ->
         x = some_x().requires_grad_()
         layer.zero_grad()
         y = compute(x)
-        (y * y.detach().sin()).sum().backward()
+        (y * some_x(seed=2)).sum().backward()  # not a function of y, which would enlarge differences in its last bits
         grads = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in layer.named_parameters()}
         results.append({"": y, "x": x.grad, **grads})
     for name, found in results[0].items():
