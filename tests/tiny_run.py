@@ -17,7 +17,7 @@ from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState
 
 MODEL = GPT2Config(vocab_size=256, max_seq_len=8, n_layers=1, n_heads=2, d_model=8, dropout=0.1)
-LOOP = {"max_steps": 12, "batch_size": 2, "log_every": 1, "eval_every": 4, "eval_batches": 2, "save_every": 5}
+LOOP = {"max_steps": 12, "batch_size": 2, "log_every": 1, "eval_every": 5, "eval_batches": 2, "save_every": 5}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ SOURCES = Path(__file__).parents[2] / "src"
 
 def curve(folder: Path) -> list[float]:
     """Loss and gradient norm of each step, and the validation losses."""
-    go(folder, max_steps=20, save_every=0)
+    go(folder, eval_every=4, max_steps=20, save_every=0)
     return [
         float(row[key])
         for row in read_rows(folder / "metrics.jsonl")

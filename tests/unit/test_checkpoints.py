@@ -32,7 +32,7 @@ from legollm.checkpoints.state import (
     save_checkpoint,
     save_model,
 )
-from legollm.errors import CheckpointError, IntegrityError
+from legollm.errors import CheckpointError, DivergedError, IntegrityError
 from legollm.tokenizers import ByteTokenizer
 
 CONFIG = GPT2Config(vocab_size=257, max_seq_len=8, n_layers=1, n_heads=2, d_model=8)
@@ -354,7 +354,7 @@ def test_latest_falls_back_to_the_one_before_and_says_so(root: Path, caplog: pyt
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
     assert "step-00000015/optim.safetensors: damaged" in messages[0].replace(os.sep, "/")
-    assert all(message.endswith("using the one before it") for message in messages)
+    assert all(message.endswith("step-00000005 instead") for message in messages)
     flip(root / "step-00000005" / "config.json", 9)
     assert latest(root) is None
     assert latest(root / "nowhere") is None
@@ -423,8 +423,14 @@ def test_weights_that_are_not_finite_are_never_saved(root: Path, value: float) -
     save(root, 5)
     model = model_of(10)
     model.get_parameter("blocks.0.ffn.up_proj.bias").data[2] = value
-    with pytest.raises(CheckpointError, match=r"1 tensors hold numbers that are not finite, first blocks\.0\.ffn"):
+    with pytest.raises(
+        DivergedError, match=r"1 tensors hold numbers that are not finite, first blocks\.0\.ffn"
+    ) as caught:
         save(root, 10, model=model)
+    assert caught.value.exit_status == 4
+    spoiled = TrainingState({}, {"mean.x": torch.tensor([0.0, value])} | rng_tensors())
+    with pytest.raises(DivergedError, match=r"first mean\.x"):  # the weights would follow
+        save(root, 10, state=spoiled)
     with pytest.raises(CheckpointError, match="not finite"):
         save_model(root / "export", model, "gpt2", CONFIG, None)
     assert [path.name for path in root.iterdir()] == ["step-00000005"]

@@ -89,7 +89,7 @@ def test_a_run_leaves_config_metrics_and_checkpoints(tmp_path: Path) -> None:
     assert state.step == 12
     found = rows(tmp_path / "run")
     assert [row["step"] for row in found if "loss" in row] == list(range(1, 13))
-    assert [row["step"] for row in found if "val_loss" in row] == [4, 8, 12]
+    assert [row["step"] for row in found if "val_loss" in row] == [5, 10, 12]
     assert found[-1]["val_tokens"] == 99  # at the end, the whole split
     assert float.fromhex(found[-1]["val_bpb"]) == pytest.approx(float.fromhex(found[-1]["val_loss"]) / math.log(2))
     assert saved_steps(tmp_path / "run") == [12, 10]
@@ -140,23 +140,30 @@ def test_a_finished_run_goes_on_when_more_steps_are_asked_for(tmp_path: Path) ->
     assert [row["step"] for row in rows(tmp_path) if "loss" in row] == list(range(1, 15))
 
 
-def test_the_best_step_is_kept_beside_the_newest(tmp_path: Path) -> None:
-    class Worsens(NextToken):
-        """The validation loss is best at step 4 and worse each time after."""
+class Worsens(NextToken):
+    """The validation loss is best at the first look and worse each time after."""
 
-        n_looks = 0
+    n_looks = 0
 
-        def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-            loss = super().__call__(model, batch)
-            if not model.training:
-                self.n_looks += 1
-                return loss.detach() * 0 + self.n_looks
-            return loss
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        loss = super().__call__(model, batch)
+        if not model.training:
+            self.n_looks += 1
+            return loss.detach() * 0 + self.n_looks
+        return loss
 
-    state = go(tmp_path, job={"objective": Worsens()}, save_every=2, keep=2)
-    assert state.best_step == 4
-    assert saved_steps(tmp_path) == [12, 10, 4]
-    assert load_state(tmp_path / "checkpoint").values["loop"]["best_step"] == 4
+
+@pytest.mark.parametrize(
+    ("eval_every", "save_every", "expected"), [(4, 2, [12, 10, 4]), (4, 5, [12, 10, 4]), (3, 0, [12])]
+)
+def test_the_best_step_is_kept_beside_the_newest_also_where_no_save_was_due(
+    tmp_path: Path, eval_every: int, save_every: int, expected: list[int]
+) -> None:
+    loop = {"eval_every": eval_every, "save_every": save_every}
+    state = go(tmp_path, job={"objective": Worsens()}, keep=2, **loop)
+    assert state.best_step == eval_every
+    assert saved_steps(tmp_path) == expected
+    assert load_state(tmp_path / "checkpoint").values["loop"]["best_step"] == eval_every
 
 
 # what is refused, before any work

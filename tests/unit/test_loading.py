@@ -114,7 +114,7 @@ def test_damage_is_an_error_that_names_the_file_and_a_whole_checkpoint(
         load(newest)
     with caplog.at_level(logging.WARNING):
         assert load(tmp_path).folder.name == "step-00000010"  # of a run, the newest whole one; and a warning
-    assert "using the one before it" in caplog.text
+    assert "step-00000010 instead" in caplog.text
 
 
 def test_a_folder_that_is_not_there_or_holds_no_model(run: Path, tmp_path: Path) -> None:

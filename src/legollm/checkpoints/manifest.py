@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from legollm.errors import CheckpointError, IntegrityError
+from legollm.errors import CheckpointError, IntegrityError, LegoLLMError
 from legollm.whole_file import sync
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,10 @@ STEP = re.compile(r"step-(\d{8,})")
 
 
 @contextmanager
-def atomic_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(final: Path, *, replace: bool = False, n_bytes: int | None = None) -> Iterator[Path]:
     """Yield a temporary folder to write into; it becomes `final` when the block ends, and vanishes when it fails.
 
-    replace: whether an older `final` gives way, once the new one is whole.
+    replace: whether an older `final` gives way, once the new one is whole. n_bytes: about how large it will be.
 
     Raises:
         CheckpointError: `final` is there and may not be replaced, or the disk refused (says what was asked of it and
@@ -53,8 +53,9 @@ def atomic_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
         size = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file()) if temporary.exists() else 0
         free = shutil.disk_usage(final.parent if final.parent.exists() else Path.cwd()).free
         why = getattr(error, "strerror", None) or error
+        needed = f"; it needs {n_bytes:,} bytes" if n_bytes else ""
         raise CheckpointError(
-            f"{final}: could not be written ({why}) after {size:,} bytes, {free:,} bytes free; "
+            f"{final}: could not be written ({why}) after {size:,} bytes{needed}, {free:,} bytes free; "
             "earlier checkpoints are untouched; make room or choose another run=FOLDER"
         ) from error
     finally:
@@ -77,8 +78,18 @@ def verify(folder: Path) -> None:
 
     Raises:
         CheckpointError: there is no manifest.
-        IntegrityError: a file is missing or differs; names it, and the hashes.
+        IntegrityError: a file is missing or differs; names it, and the hashes. Or the disk does not read it.
     """
+    try:
+        compare(folder)
+    except LegoLLMError:
+        raise
+    except OSError as error:
+        raise IntegrityError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
+
+
+def compare(folder: Path) -> None:
+    """What `verify` does on a disk that works."""
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -119,14 +130,19 @@ def steps(root: Path) -> dict[int, Path]:
 
 def latest(root: Path) -> Path | None:
     """The newest checkpoint whose files all verify; damaged ones are named in a warning and passed over."""
+    damage: list[CheckpointError] = []
+    whole: Path | None = None
     for path in steps(root).values():
         try:
             verify(path)
         except CheckpointError as error:
-            log.warning("%s; using the one before it", error)
+            damage.append(error)
         else:
-            return path
-    return None
+            whole = path
+            break
+    for found in damage:
+        log.warning("%s; %s", found, f"using {whole} instead" if whole else "no other checkpoint is whole")
+    return whole
 
 
 def discard(folder: Path) -> None:

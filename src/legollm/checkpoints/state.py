@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from legollm import __version__
 from legollm.checkpoints.huggingface import save_hf_folder
 from legollm.checkpoints.manifest import atomic_folder, discard, remove_orphans, steps, verify
-from legollm.errors import CheckpointError
+from legollm.errors import CheckpointError, DivergedError
 from legollm.interfaces import Tokenizer
 from legollm.tokenizers import save_to_folder
 
@@ -46,8 +46,11 @@ def save_model(
     Raises:
         CheckpointError: weights that are not finite; nothing is written.
     """
-    check_finite(model, folder)
-    with atomic_folder(folder) as temporary:
+    if bad := not_finite(model.state_dict()):
+        raise CheckpointError(
+            f"{folder}: not saved, {len(bad)} tensors hold numbers that are not finite, first {bad[0]}"
+        )
+    with atomic_folder(folder, n_bytes=checkpoint_bytes(model, {})) as temporary:
         write_model(temporary, model, arch, config, tokenizer, extra)
 
 
@@ -76,11 +79,18 @@ def save_checkpoint(
     """Write `root/step-NNNNNNNN` atomically, point `root/../checkpoint` at it, then drop what is not kept.
 
     Raises:
-        CheckpointError: weights that are not finite, or a disk that refused; earlier checkpoints are untouched.
+        DivergedError: weights or memories of the optimizer that are not finite; nothing is written.
+        CheckpointError: a disk that refused; earlier checkpoints are untouched.
     """
     final = root / f"step-{step:08d}"
-    check_finite(model, final)
-    with atomic_folder(final, replace=True) as temporary:  # a damaged one, passed over and reached again
+    if bad := not_finite(model.state_dict() | dict(state.tensors)):
+        raise DivergedError(
+            f"{final}: not saved, {len(bad)} tensors hold numbers that are not finite, first {bad[0]}; the checkpoints "
+            "before it are sound; lower optim.lr or raise optim.warmup_steps",
+            {"step": step, "not_finite": bad},
+        )
+    size = checkpoint_bytes(model, state.tensors)
+    with atomic_folder(final, replace=True, n_bytes=size) as temporary:  # replaces a damaged one that was passed over
         write_model(temporary, model, arch, config, tokenizer, extra or {})
         save_file({k: v.contiguous() for k, v in state.tensors.items()}, temporary / TENSORS, {"format": "pt"})
         document = {"version": FORMAT, "legollm": __version__, "step": step} | dict(state.values)
@@ -89,16 +99,22 @@ def save_checkpoint(
     point_at(root.parent / "checkpoint", final)
     for old_step, old in list(steps(root).items())[keep:]:
         if old_step not in (step, best):
-            discard(old)
+            try:
+                discard(old)
+            except OSError as error:  # the new one is safe all the same
+                log.warning("%s: could not be removed (%s); remove it to get its room back", old, error.strerror)
     return final
 
 
-def check_finite(model: nn.Module, folder: Path) -> None:
-    bad = [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
-    if bad:
-        raise CheckpointError(
-            f"{folder}: not saved, {len(bad)} tensors hold numbers that are not finite, first {bad[0]}"
-        )
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of those that hold a number which is none."""
+    return [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+
+
+def checkpoint_bytes(model: nn.Module, tensors: Mapping[str, Tensor]) -> int:
+    """What the large files of a checkpoint weigh: all but the tokenizer's and a few small ones."""
+    weights: dict[int, int] = {t.data_ptr(): t.nbytes for t in model.state_dict().values()}  # tied ones once
+    return sum(weights.values()) + sum(tensor.nbytes for tensor in tensors.values())
 
 
 def load_state(folder: Path) -> TrainingState:

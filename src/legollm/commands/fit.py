@@ -5,7 +5,8 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -25,6 +26,7 @@ from legollm.checkpoints.state import (
     rng_tensors,
     save_checkpoint,
 )
+from legollm.commands.run_lock import locked
 from legollm.commands.view import View, choose_view
 from legollm.config import to_tree, to_yaml
 from legollm.device import pick_device, pick_precision, seed_of
@@ -77,10 +79,19 @@ def fit(job: Job) -> TrainState:
     """Train, and leave `config.yaml`, `metrics.jsonl` and `checkpoints/step-NNNNNNNN` in the run folder.
 
     Raises:
-        ConfigError: the folder holds another run, or a step to resume from that is not there.
-        DivergedError: the loss was not finite several steps in a row; `diverged.json` says what is known.
+        ConfigError: the folder holds another run, or a step to resume from that is not there; or another process
+            trains in it.
+        CheckpointError: a checkpoint that could not be written, unless train.on_save_failure is warn.
+        DivergedError: the loss was not finite several steps in a row, or weights are not finite; `diverged.json` says
+            what is known.
         Interrupted: a signal came; the state was saved.
     """
+    with locked(job.folder):
+        return fit_alone(job)
+
+
+def fit_alone(job: Job) -> TrainState:
+    """`fit`, in a folder that no other process uses."""
     root = job.folder / "checkpoints"
     start = starting_point(job, root)
     device = pick_device(job.train.device)
@@ -135,7 +146,7 @@ def fit(job: Job) -> TrainState:
             raise
         if state.step < cfg.max_steps:
             if run.saved_step != state.step:  # a signal during a save has what it wants
-                run.save(state)
+                run.write(state)
             raise Interrupted(f"{signals.caught} at step {state.step}: saved in {root}; the same command continues it")
     return state
 
@@ -170,7 +181,7 @@ class Run:
 
     def log(self, step: int, **values: Value) -> None:
         values |= self.job.figures()
-        self.numbers(step, **values)
+        self.note(step, **values)
         shown = dict(values)
         rate, tokens = float(values.get("tokens_per_s", 0)), float(values.get("tokens", 0))
         if rate and tokens:
@@ -190,12 +201,32 @@ class Run:
         if math.isfinite(loss.nats) and (state.best_loss is None or loss.nats < state.best_loss):
             state.best_loss, state.best_step = loss.nats, state.step
         text = self.job.sample(self.job.model) if self.job.sample else ""
-        self.numbers(state.step, **values, **({"sample": text} if text else {}))
+        self.note(state.step, **values, **({"sample": text} if text else {}))
         self.view.metrics(state.step, values)
         if text:
             self.view.sample(text)
 
+    def note(self, step: int, **values: Value) -> None:
+        """A row of metrics.jsonl."""
+        with self.excused(step):
+            self.numbers(step, **values)
+
+    @contextmanager
+    def excused(self, step: int) -> Iterator[None]:
+        """A disk that refuses is only warned of, if that was asked for and there is a later chance."""
+        try:
+            yield
+        except CheckpointError as error:
+            if self.cfg.on_save_failure == "stop" or step == self.cfg.max_steps:
+                raise
+            log.warning("step %d: %s; training goes on, as train.on_save_failure=warn says", step, error)
+
     def save(self, state: TrainState) -> None:
+        """A checkpoint on the way."""
+        with self.excused(state.step):
+            self.write(state)
+
+    def write(self, state: TrainState) -> None:
         """All that the next step depends on."""
         job = self.job
         values = {
@@ -223,8 +254,16 @@ def open_run(folder: Path, config: Any, resume: Resume) -> None:
     """Make the run's folder, or check that what it holds is the run that `config` describes, before any work.
 
     Raises:
-        ConfigError: it holds another run, or any run and resume is never, or not the step to resume.
+        ConfigError: it holds another run, or any run and resume is never, or not the step to resume; or another
+            process trains in it.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        open_alone(folder, config, resume)
+
+
+def open_alone(folder: Path, config: Any, resume: Resume) -> None:
+    """`open_run`, in a folder that no other process uses."""
     root = folder / "checkpoints"
     prepare_root(root)
     found = steps(root)

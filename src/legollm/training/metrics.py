@@ -1,10 +1,13 @@
 """Where the numbers of a run go: one JSON object a line, and one aligned line for the eye."""
 
+import contextlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
+from legollm.errors import CheckpointError
 from legollm.whole_file import write_whole
 
 Value = float | int | str
@@ -18,9 +21,19 @@ class JsonLines:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, step: int, **values: Value) -> None:
+        """
+        Raises:
+            CheckpointError: the disk refused; nothing of the row is left.
+        """
         row = {"step": step} | {key: finite(value) for key, value in values.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            with contextlib.suppress(OSError):  # half a row would hide all that come after it
+                os.truncate(self.path, size)
+            raise CheckpointError(f"{self.path}: could not be written ({error.strerror}); make room") from error
 
     def rewind(self, step: int) -> None:
         """Drop every row after `step`: the steps will be run again, and a line cut off by a kill goes, too."""

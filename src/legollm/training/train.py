@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +44,12 @@ class TrainConfig:
     eval_batches: int = 20
     """Validation batches of such a look, the same ones each time; the last one of a run reads the whole split."""
     save_every: int = 200
-    """Steps between two checkpoints; 0 saves only at the end and on interruption."""
+    """Steps between two checkpoints; 0 saves only at the end and on interruption. Otherwise a step whose validation
+    loss is the best so far is saved, too."""
     keep: int = 2
     """Checkpoints that are kept: the newest ones, and the best one beside them."""
+    on_save_failure: Literal["stop", "warn"] = "stop"
+    """What to do when a checkpoint cannot be written: stop the run, or warn and train on. The last one must succeed."""
 
     def __post_init__(self) -> None:
         for name, least in {
@@ -91,7 +94,8 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainState":
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        """What an earlier version did not remember is as at the start."""
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
 def train(
@@ -164,7 +168,8 @@ def train(
             model.eval()
             evaluate(state)
             model.train()
-        if due(state.step, cfg.save_every) or state.step == cfg.max_steps:
+        is_best = cfg.save_every > 0 and state.step == state.best_step
+        if due(state.step, cfg.save_every) or is_best or state.step == cfg.max_steps:
             save(state)
         since += time.perf_counter() - paused  # evaluation and saving are not training time
 
