@@ -22,6 +22,7 @@ READING_ORDER = (
     "components.masks",
     "components.norm",
     "components.positions",
+    "components.ngram_embedding",
     "components.block_sparse",
     "components.tiled",
     "components.flex",

@@ -128,6 +128,13 @@ class Cache(Protocol):
         """
         ...
 
+    def with_before(self, tokens: Tensor, n_before: int) -> Tensor:
+        """The new tokens (B, T), after `place`, with the n_before columns left of them: (B, n_before + T).
+
+        Columns that do not exist are 0. For models whose embedding looks back: the tokens are remembered.
+        """
+        ...
+
     def advance(self, n_tokens: int) -> None:
         """The last call's tokens are in every layer now."""
         ...

@@ -17,8 +17,9 @@ from legollm.components.attention import Attention
 from legollm.components.blocks import ParallelBlock, PostNormBlock, PreNormBlock, SandwichNormBlock
 from legollm.components.decoder import Decoder
 from legollm.components.feedforward import GLU, MLP, GeGLU, ReGLU, SwiGLU, gelu, gelu_tanh, relu, relu_squared
-from legollm.components.init import init_weights
+from legollm.components.init import init_weights, init_zero_outputs
 from legollm.components.moe import MoE
+from legollm.components.ngram_embedding import NgramEmbedding
 from legollm.components.norm import LayerNorm, RMSNorm
 from legollm.components.outside import positions_kind
 from legollm.components.positions import (
@@ -98,6 +99,11 @@ class VanillaConfig:
     """positions=rope: base of the frequencies."""
     tie_embeddings: bool = False
     """Whether the head shares its weights with the token embedding."""
+    ngram_rows: tuple[int, ...] = ()
+    """Rows of a table with a vector for every pair of tokens, of one for triples, ...; n-grams find theirs by hashing."""
+    init: Literal["small", "zero"] = "small"
+    """small: all weights start near zero, as GPT-2's. zero: embeddings start at 1, and what adds to the residual
+    stream, the tables of n-grams and the head start at zero: every block learns from nothing what to add."""
 
     def __post_init__(self) -> None:
         check_positive(self, "vocab_size", "max_seq_len", "n_layers", "n_heads", "n_kv_heads", "d_model", "d_ff")
@@ -117,6 +123,10 @@ class VanillaConfig:
             raise ConfigError(f"n_active: {self.n_active} is more than n_experts = {self.n_experts}")
         if self.window is not None:
             check_positive(self, "window")
+        if any(rows < 1 for rows in self.ngram_rows):
+            raise ConfigError(f"ngram_rows: a table has at least one row, found {list(self.ngram_rows)}")
+        if self.init == "zero" and self.tie_embeddings:
+            raise ConfigError("init: zero is for heads of their own; set tie_embeddings=false or init=small")
 
     @property
     def d_head(self) -> int:
@@ -214,14 +224,16 @@ def vanilla(cfg: VanillaConfig, seed: int = 0, outside: Outside = none_outside) 
     lm_head = nn.Linear(cfg.d_model, cfg.vocab_size, bias=cfg.bias)
     if cfg.tie_embeddings:
         lm_head.weight = tokens.weight
+    table = NgramEmbedding(tokens, cfg.ngram_rows) if cfg.ngram_rows else tokens
     model = Decoder(
-        embed=with_positions(cfg, tokens, own if kind == "positions" else None),
+        embed=with_positions(cfg, table, own if kind == "positions" else None),
         blocks=[block() for _ in range(cfg.n_layers)],
         norm=nn.Identity() if cfg.norm_placement == "post" else norm(cfg.d_model),  # the last block ends with one
         lm_head=lm_head,
         max_seq_len=cfg.max_seq_len if cfg.positions == "learned" else None,
+        n_before=len(cfg.ngram_rows),
     )
-    init_weights(model, torch.Generator().manual_seed(seed))
+    (init_zero_outputs if cfg.init == "zero" else init_weights)(model, torch.Generator().manual_seed(seed))
     return model
 
 
@@ -280,9 +292,14 @@ def placed(cfg: VanillaConfig, norm: Any, attn: nn.Module, ffn: nn.Module) -> nn
 def config_from_hf(config: Mapping[str, Any]) -> VanillaConfig:
     """The configuration this package wrote: the model has no class elsewhere."""
     names = set(VanillaConfig.__dataclass_fields__) - {"arch"}
-    if missing := names - config.keys():
+    if missing := names - config.keys() - LATER:
         raise CheckpointError(f"config.json: {', '.join(sorted(missing))} is missing; vanilla models need it")
-    return VanillaConfig(**{name: config[name] for name in names})
+    values = {name: config[name] for name in names & config.keys()}
+    return VanillaConfig(**values | {"ngram_rows": tuple(values.get("ngram_rows", ()))})
+
+
+LATER = {"attention", "ngram_rows", "init"}
+"""Settings that folders written by the first versions do not have: they mean what they were, the defaults."""
 
 
 HUGGING_FACE = HuggingFace(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from legollm.components.masks import Causal, Ragged
@@ -14,7 +15,8 @@ from legollm.interfaces import Cache, LayerCache, Mask
 class Decoder(nn.Module):
     """A causal language model out of any bricks that fit.
 
-    max_seq_len: positions the embedding has; None where any number works.
+    max_seq_len: positions the embedding has; None where any number works. n_before: tokens before the new ones that
+    the embedding looks at.
     """
 
     def __init__(
@@ -25,10 +27,11 @@ class Decoder(nn.Module):
         norm: nn.Module,
         lm_head: nn.Module,
         max_seq_len: int | None = None,
+        n_before: int = 0,
     ) -> None:
         super().__init__()
         self.embed, self.blocks, self.norm, self.lm_head = embed, nn.ModuleList(blocks), norm, lm_head
-        self.max_seq_len = max_seq_len
+        self.max_seq_len, self.n_before = max_seq_len, n_before
 
     @property
     def kv_shapes(self) -> list[tuple[int, int]]:
@@ -71,9 +74,13 @@ class Decoder(nn.Module):
         else:
             positions, usual = torch.arange(tokens.size(1), device=tokens.device), Causal()
         mask = usual if mask is None else mask
+        n_new = tokens.size(1)
+        if self.n_before:
+            pad = (self.n_before, 0)
+            tokens = F.pad(tokens, pad) if cache is None else cache.with_before(tokens, self.n_before)
         x = self.embed(tokens, positions)  # (B, T, D)
         for block, layer in zip(self.blocks, layers, strict=True):
             x = block(x, positions, mask, layer)
         if cache is not None:
-            cache.advance(tokens.size(1))
+            cache.advance(n_new)
         return self.norm(x)

@@ -24,3 +24,24 @@ def init_weights(model: nn.Module, generator: torch.Generator) -> None:
         elif parameter.ndim >= 2:
             std = 0.02 / (2 * n_layers) ** 0.5 if RESIDUAL_OUTPUTS & set(name.split(".")) else 0.02
             parameter.copy_(torch.empty(parameter.shape, device="cpu").normal_(std=std, generator=generator))
+
+
+@torch.no_grad()
+def init_zero_outputs(model: nn.Module, generator: torch.Generator) -> None:
+    """A start at which every block adds nothing and every token is as likely as any other.
+
+    What adds to the residual stream, the head and tables of n-grams are zero; matrices that read it are uniform with
+    variance 1 / D_in, vectors of tokens and positions normal(0, 1). With an optimizer whose steps have a size of their
+    own, such as Muon, the zeros are gone after a step, and rates can be higher than from small random weights.
+    """
+    for name, parameter in model.named_parameters():
+        parts = set(name.split("."))
+        if parameter.is_meta or (parameter.ndim < 2 and not name.endswith("bias")):
+            continue
+        if name.endswith("bias") or parts & (RESIDUAL_OUTPUTS | {"lm_head", "ngrams"}):
+            parameter.zero_()
+        elif "embed" in parts:
+            parameter.copy_(torch.empty(parameter.shape, device="cpu").normal_(generator=generator))
+        else:
+            bound = (3 / parameter.size(-1)) ** 0.5
+            parameter.copy_(torch.empty(parameter.shape, device="cpu").uniform_(-bound, bound, generator=generator))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from legollm.components.masks import Causal, Ragged
@@ -40,6 +41,7 @@ class ListCache:
         self.length = 0
         self.layers: Sequence[ListLayerCache] = [ListLayerCache() for _ in range(self.n_layers)]
         self.positions: list[Tensor] = []
+        self.tokens: list[Tensor] = []
 
     def place(self, n_tokens: int, positions: Tensor | None) -> tuple[Tensor, Mask]:
         """The next positions, or those that are given, with the mask of rows of unequal length."""
@@ -47,6 +49,12 @@ class ListCache:
             return torch.arange(self.length, self.length + n_tokens), Causal()
         self.positions.append(positions)
         return positions, Ragged(positions, torch.cat(self.positions, 1))
+
+    def with_before(self, tokens: Tensor, n_before: int) -> Tensor:
+        """The new tokens with those before them."""
+        self.tokens.append(tokens)
+        held = F.pad(torch.cat(self.tokens, 1), (n_before, 0))
+        return held[:, held.size(1) - n_before - tokens.size(1) :]
 
     def advance(self, n_tokens: int) -> None:
         self.length += n_tokens
@@ -57,4 +65,5 @@ class ListCache:
             if layer.k:
                 layer.k, layer.v = ([torch.cat(part, 2)[:, :, :length]] for part in (layer.k, layer.v))
         self.positions = [torch.cat(self.positions, 1)[:, :length]] if self.positions else []
+        self.tokens = [torch.cat(self.tokens, 1)[:, :length]] if self.tokens else []
         self.length = length

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from legollm.components.masks import Causal, Ragged
@@ -87,6 +88,7 @@ class FullCache:
             batch_size, -1
         ).clone()  # of each key, -1 at padding; in use once rows differ
         self._ragged = False
+        self._tokens: Tensor | None = None  # (batch_size, max_len), once a model asks for what came before
 
     @classmethod
     def for_model(cls, model: GenerativeModel, batch_size: int, max_len: int) -> Self:
@@ -129,6 +131,15 @@ class FullCache:
         held[:, start:stop] = positions
         return positions, Ragged(positions, held[:, :stop])
 
+    def with_before(self, tokens: Tensor, n_before: int) -> Tensor:
+        """tokens: (B, T) -> (B, n_before + T)."""
+        if self._tokens is None:
+            self._tokens = tokens.new_zeros(self.batch_size, self.max_len)
+        start, stop = self._length, self._length + tokens.size(1)
+        self._tokens[: self.n_rows, start:stop] = tokens
+        seen = self._tokens[: self.n_rows, max(0, start - n_before) : stop]
+        return F.pad(seen, (n_before + tokens.size(1) - seen.size(1), 0))
+
     def advance(self, n_tokens: int) -> None:
         self._length += n_tokens
 
@@ -156,4 +167,6 @@ class FullCache:
                 for memory in (layer.k, layer.v):
                     memory[to, :, : self._length] = memory[row, :, : self._length]
             self._positions[to] = self._positions[row]
+            if self._tokens is not None:
+                self._tokens[to] = self._tokens[row]
         self.n_rows = len(rows)
