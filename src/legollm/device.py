@@ -1,7 +1,9 @@
 """Where, how precisely and from which seed to compute."""
 
+import ctypes
 import hashlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +32,30 @@ def pick_device(wish: Device = "auto") -> torch.device:
     if not has[name]:
         raise ConfigError(f"device: {wish!r} is not on this machine; possible: {', '.join(n for n in has if has[n])}")
     return torch.device(name)
+
+
+def tune_processor() -> None:
+    """What makes training on a CPU faster and costs nothing; to be called before the first tensor is computed.
+
+    Numbers below 1e-38 become zero: the processor takes a hundred times as long for them, and the running means of
+    rows that are rarely looked up are full of them.
+    """
+    torch.set_flush_denormal(True)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed, so that the tensors of the next step find it mapped already.
+
+    By default glibc gives every large block back, and the kernel clears it again page by page: a step of a model of a
+    million parameters takes 1.5 times as long. Elsewhere than on Linux with glibc nothing happens.
+    """
+    mmap_threshold, trim_threshold, top_pad = -3, -1, -2  # as malloc.h numbers them
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is not None and hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(top_pad, 64 << 20)
 
 
 def pick_precision(wish: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:

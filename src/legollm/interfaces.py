@@ -212,6 +212,24 @@ class Objective(Protocol):
         ...
 
 
+class Optimizer(Protocol):
+    """Turns gradients into steps; also torch.optim.Optimizer, which has these attributes and more."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Parameters as `params`, with the settings they share, such as `lr`, which the loop sets before each step."""
+        ...
+
+    @property
+    def state(self) -> Mapping[Any, Any]:
+        """What is remembered of each parameter, by name."""
+        ...
+
+    def step(self) -> Any: ...
+
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
+
+
 class MetricLog(Protocol):
     """Where the numbers of a run go."""
 

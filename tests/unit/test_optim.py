@@ -29,7 +29,7 @@ def tiny(name: str = "gpt2") -> nn.Module:
     return build(name, **{key: settings[key] for key in settings if key in known})
 
 
-def random_step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+def random_step(model: nn.Module, optimizer: AdamW, seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=rng, dtype=torch.float64).to(parameter.dtype)

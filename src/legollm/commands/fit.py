@@ -29,10 +29,10 @@ from legollm.checkpoints.state import (
 from legollm.commands.run_lock import locked
 from legollm.commands.view import View, choose_view
 from legollm.config import to_tree, to_yaml
-from legollm.device import pick_device, pick_precision, seed_of
+from legollm.device import pick_device, pick_precision, seed_of, tune_processor
 from legollm.errors import CheckpointError, ConfigError, DivergedError, IntegrityError, Interrupted
 from legollm.evaluation.loss import mean_loss
-from legollm.interfaces import BatchSource, Objective, Tokenizer
+from legollm.interfaces import BatchSource, Objective, Optimizer, Tokenizer
 from legollm.training.metrics import JsonLines, Value
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors, restore_optimizer
 from legollm.training.schedule import learning_rate
@@ -159,7 +159,7 @@ class Run:
         job: Job,
         cfg: TrainConfig,
         root: Path,
-        optimizer: torch.optim.Optimizer | None,
+        optimizer: Optimizer | None,
         numbers: JsonLines,
         view: View,
     ) -> None:
@@ -257,6 +257,7 @@ def open_run(folder: Path, config: Any, resume: Resume) -> None:
         ConfigError: it holds another run, or any run and resume is never, or not the step to resume; or another
             process trains in it.
     """
+    tune_processor()
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         open_alone(folder, config, resume)

@@ -152,7 +152,7 @@ def pretrain(cfg: TrainRun, *, given: Collection[str] = (), **view: Any) -> Trai
         objective=NextToken(),
         batches=batches,
         figures=batches.figures,
-        validation=lambda n: material.validation(cfg.train.batch_size, seq_len, n),
+        validation=lambda n: material.validation(cfg.train.batch_size if n else rows_at_once(cfg, seq_len), seq_len, n),
         optim=cfg.optim,
         train=cfg.train,
         seed=cfg.seed,
@@ -203,6 +203,11 @@ def echoes_first(cfg: TrainRun, material: Material, rows: TextBatches) -> TextBa
         examples.append(Example(ids, [i >= len(first) for i in range(len(ids))]))
     echoes = ExampleBatches(examples, cfg.train.batch_size, seed=cfg.seed, max_len=cfg.model.max_seq_len)
     return Chained(echoes, n_batches, rows)
+
+
+def rows_at_once(cfg: TrainRun, seq_len: int) -> int:
+    """Rows of a batch that reads the whole split: more than in training where they are short and the logits few."""
+    return max(cfg.train.batch_size, min(4096, (1 << 21) // cfg.model.vocab_size) // seq_len)
 
 
 def fitted(model: ModelConfig, tokenizer: Tokenizer, vocab_given: bool) -> ModelConfig:

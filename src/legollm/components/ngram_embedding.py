@@ -19,7 +19,7 @@ class NgramEmbedding(nn.Module):
     def __init__(self, tokens: TokenEmbedding, n_rows: Sequence[int]) -> None:
         """n_rows: of the table of pairs, of triples, ..."""
         super().__init__()
-        self.tokens = tokens
+        self.tokens, self.n_rows = tokens, tuple(n_rows)
         self.n_before = len(n_rows)
         """Tokens before the first one that `forward` has to be given."""
         vocab_size, d_model = tokens.weight.shape
@@ -33,8 +33,8 @@ class NgramEmbedding(nn.Module):
         """
         new = tokens[:, self.n_before :]
         x, key = self.tokens(new, positions), new
-        for back, table in enumerate(self.ngrams, start=1):
+        for back, (table, n_rows) in enumerate(zip(self.ngrams, self.n_rows, strict=True), start=1):
             before = tokens[:, self.n_before - back : tokens.size(1) - back]
             key = key + torch.where(positions >= back, before, self.base - 1) * self.base**back
-            x = x + table(key % table.weight.size(0), positions)
+            x = x + table(key % n_rows, positions)
         return x

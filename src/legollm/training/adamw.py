@@ -1,15 +1,19 @@
 """AdamW: a step per parameter from running means of its gradient and of the gradient's square."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from legollm.training.optimizer import GroupedOptimizer, in_blocks
+
+SMALLEST = torch.finfo(torch.float32).tiny
+"""Roots are not taken of less: that of zero, of which a table has many, takes 30 times as long in PyTorch on a CPU."""
 
 
-class AdamW(Optimizer):
+class AdamW(GroupedOptimizer):
     """Adam (Kingma & Ba 2015, arXiv:1412.6980) with decoupled decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
 
     def __init__(
@@ -21,17 +25,7 @@ class AdamW(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
-        loss = closure() if closure else None
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self.move(parameter, parameter.grad, group)
-        return loss
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def move(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state, lr, (beta1, beta2) = self.state[parameter], group["lr"], group["betas"]
@@ -40,10 +34,12 @@ class AdamW(Optimizer):
             state["mean"] = torch.zeros_like(parameter)
             state["square"] = torch.zeros_like(parameter)
         state["step"] += 1
-        mean, square, step = state["mean"], state["square"], state["step"]
-        mean.lerp_(grad, 1 - beta1)
-        square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        # Both running means start at zero and are too small at first; dividing by 1 - beta^t makes them unbiased.
-        scale = (square.sqrt() / math.sqrt(1 - beta2**step)).add_(group["eps"])
-        parameter.mul_(1 - lr * group["weight_decay"])
-        parameter.addcdiv_(mean, scale, value=-lr / (1 - beta1**step))
+        # Both running means start at zero and are too small at first; dividing by 1 - beta^t makes them unbiased. For
+        # the square it is done to the two numbers around it (Kingma & Ba, end of section 2), which saves a pass.
+        fix1, fix2 = 1 - beta1 ** state["step"], math.sqrt(1 - beta2 ** state["step"])
+        for p, g, mean, square in in_blocks(parameter, grad, state["mean"], state["square"]):
+            mean.lerp_(g, 1 - beta1)
+            square.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            scale = square.clamp_min(SMALLEST).sqrt_().add_(group["eps"] * fix2)
+            p.mul_(1 - lr * group["weight_decay"])
+            p.addcdiv_(mean, scale, value=-lr * fix2 / fix1)

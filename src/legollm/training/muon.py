@@ -4,7 +4,7 @@ A gradient's matrix is dominated by few directions; orthogonalising it lets all 
 Embeddings, heads and vectors stay with AdamW.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -30,9 +30,8 @@ class Muon(AdamW):
         self.momentum, self.n_iterations = momentum, n_iterations
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self) -> None:
         """Move every parameter that has a gradient."""
-        loss = closure() if closure else None
         for group in self.param_groups:
             moving = [parameter for parameter in group["params"] if parameter.grad is not None]
             if group.get("is_matrix"):
@@ -40,7 +39,6 @@ class Muon(AdamW):
             else:
                 for parameter in moving:
                     self.move(parameter, parameter.grad, group)
-        return loss
 
     def move_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Matrices of one shape are orthogonalised together: a few large products instead of many small ones."""

@@ -5,12 +5,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from legollm.errors import ConfigError
+from legollm.interfaces import Optimizer
 from legollm.training.adamw import AdamW
+from legollm.training.lion import Lion
 from legollm.training.muon import Muon, matrix_groups
+from legollm.training.optimizer import GroupedOptimizer
 from legollm.training.schedule import Schedule
+from legollm.training.sgd import SGD
 
 __all__ = ["AdamW", "OptimConfig", "build_optimizer", "decay_groups", "optimizer_tensors", "restore_optimizer"]
 
@@ -19,8 +22,9 @@ __all__ = ["AdamW", "OptimConfig", "build_optimizer", "decay_groups", "optimizer
 class OptimConfig:
     """The optimizer and its learning-rate schedule."""
 
-    name: Literal["adamw", "muon"] = "adamw"
-    """adamw, or muon for the matrices inside the blocks and adamw for the rest."""
+    name: Literal["adamw", "muon", "lion", "sgd"] = "adamw"
+    """adamw; muon for the matrices inside the blocks and adamw for the rest; lion, whose rates are 3 to 10 times
+    smaller; sgd with momentum."""
     lr: float = 1e-3
     """Peak learning rate, reached after warm-up."""
     schedule: Schedule = "cosine"
@@ -32,9 +36,10 @@ class OptimConfig:
     decay_fraction: float = 0.2
     """wsd only: the share of all steps in which the rate falls."""
     betas: tuple[float, ...] = (0.9, 0.95)
-    """Decay of the running means of the gradient and of its square."""
+    """Decay of the running means of the gradient and of its square; lion: of the mean it looks at and the one it keeps
+    (0.9 and 0.99 in the paper)."""
     momentum: float = 0.95
-    """muon only: decay of the running mean of the gradient."""
+    """muon: decay of the running mean of the gradient; sgd: of its running sum."""
     eps: float = 1e-8
     """Added to the root of the second moment."""
     weight_decay: float = 0.1
@@ -73,12 +78,17 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return groups
 
 
-def build_optimizer(model: nn.Module, cfg: OptimConfig) -> AdamW:
+def build_optimizer(model: nn.Module, cfg: OptimConfig) -> GroupedOptimizer:
     """The optimizer of a configuration over all trainable parameters of `model`."""
     if cfg.name == "muon":
         groups = matrix_groups(model, cfg.weight_decay)
         return Muon(groups, momentum=cfg.momentum, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps)
-    return AdamW(decay_groups(model, cfg.weight_decay), lr=cfg.lr, betas=cfg.betas, eps=cfg.eps)
+    groups = decay_groups(model, cfg.weight_decay)
+    if cfg.name == "lion":
+        return Lion(groups, lr=cfg.lr, betas=cfg.betas)
+    if cfg.name == "sgd":
+        return SGD(groups, lr=cfg.lr, momentum=cfg.momentum)
+    return AdamW(groups, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps)
 
 
 STATE_KEYS = ("step", "mean", "square")

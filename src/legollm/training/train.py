@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from legollm.device import Device, Precision, autocast, pick_precision
 from legollm.errors import ConfigError, DivergedError
-from legollm.interfaces import BatchSource, MetricLog, Objective
+from legollm.interfaces import BatchSource, MetricLog, Objective, Optimizer
 from legollm.training.balance import balance_figures
 
 MAX_SKIPS = 3
