@@ -34,16 +34,6 @@ def pick_device(wish: Device = "auto") -> torch.device:
     return torch.device(name)
 
 
-def tune_processor() -> None:
-    """What makes training on a CPU faster and costs nothing; to be called before the first tensor is computed.
-
-    Numbers below 1e-38 become zero: the processor takes a hundred times as long for them, and the running means of
-    rows that are rarely looked up are full of them.
-    """
-    torch.set_flush_denormal(True)
-    keep_freed_memory()
-
-
 def keep_freed_memory() -> None:
     """Have the C library keep what is freed, so that the tensors of the next step find it mapped already.
 

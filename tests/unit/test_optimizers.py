@@ -99,7 +99,7 @@ def test_each_learns_and_the_scheduled_rate_counts(name: Literal["adamw", "muon"
         return (model(x) - y).square().mean()
 
     first = float(loss())
-    for _ in range(150):
+    for _ in range(400):
         optimizer.zero_grad()
         loss().backward()  # type: ignore[no-untyped-call]
         optimizer.step()

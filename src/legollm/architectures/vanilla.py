@@ -100,7 +100,7 @@ class VanillaConfig:
     tie_embeddings: bool = False
     """Whether the head shares its weights with the token embedding."""
     ngram_rows: tuple[int, ...] = ()
-    """Rows of a table with a vector for each pair of tokens, of one for triples, ...; a hash of an n-gram is its row."""
+    """Rows of a table with a vector for each pair of tokens, of one for triples, ...; a hash tells whose is which."""
     init: Literal["small", "zero"] = "small"
     """small: all weights start near zero, as GPT-2's. zero: embeddings start at 1, and what adds to the residual
     stream, the tables of n-grams and the head start at zero: every block learns from nothing what to add."""

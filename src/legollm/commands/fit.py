@@ -29,7 +29,7 @@ from legollm.checkpoints.state import (
 from legollm.commands.run_lock import locked
 from legollm.commands.view import View, choose_view
 from legollm.config import to_tree, to_yaml
-from legollm.device import pick_device, pick_precision, seed_of, tune_processor
+from legollm.device import keep_freed_memory, pick_device, pick_precision, seed_of
 from legollm.errors import CheckpointError, ConfigError, DivergedError, IntegrityError, Interrupted
 from legollm.evaluation.loss import mean_loss
 from legollm.interfaces import BatchSource, Objective, Optimizer, Tokenizer
@@ -257,7 +257,7 @@ def open_run(folder: Path, config: Any, resume: Resume) -> None:
         ConfigError: it holds another run, or any run and resume is never, or not the step to resume; or another
             process trains in it.
     """
-    tune_processor()
+    keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         open_alone(folder, config, resume)

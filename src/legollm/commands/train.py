@@ -207,7 +207,8 @@ def echoes_first(cfg: TrainRun, material: Material, rows: TextBatches) -> TextBa
 
 def rows_at_once(cfg: TrainRun, seq_len: int) -> int:
     """Rows of a batch that reads the whole split: more than in training where they are short and the logits few."""
-    return max(cfg.train.batch_size, min(4096, (1 << 21) // cfg.model.vocab_size) // seq_len)
+    n_tokens = min(4096, (1 << 21) // int(cfg.model.vocab_size))
+    return max(cfg.train.batch_size, n_tokens // seq_len)
 
 
 def fitted(model: ModelConfig, tokenizer: Tokenizer, vocab_given: bool) -> ModelConfig:
