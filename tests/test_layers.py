@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "src" / "legollm").rglob("*.py"))
 
 LAYERS = {
-    0: {"interfaces", "config", "errors", "device", "kernels", "whole_file"},
+    0: {"interfaces", "config", "errors", "device", "kernels", "parts", "team", "whole_file"},
     1: {"tokenizers", "verifiers", "components"},
     2: {"data", "architectures"},
     3: {"transforms", "generation", "eject", "contract"},

@@ -11,6 +11,7 @@ from legollm.architectures import ARCHITECTURES
 from legollm.architectures.gpt2 import GPT2Config
 from legollm.commands.fit import Job, Resume, fit, open_run
 from legollm.data.loader import WindowBatches, validation_batches
+from legollm.team import ALONE, Team
 from legollm.tokenizers import ByteTokenizer
 from legollm.training.objective import NextToken
 from legollm.training.optim import OptimConfig
@@ -40,9 +41,9 @@ def tiny_run(folder: Path, *, seed: int = 7, resume: Resume = "auto", **loop: An
     return TinyRun(run=folder, seed=seed, resume=resume, train=train, optim=OptimConfig(lr=1e-2, warmup_steps=3))
 
 
-def open_job(cfg: TinyRun, **more: Any) -> Job:
+def open_job(cfg: TinyRun, team: Team = ALONE, **more: Any) -> Job:
     """The job, its folder opened; `more` replaces parts of it."""
-    open_run(cfg.run, cfg, cfg.resume)
+    open_run(cfg.run, cfg, cfg.resume, team)
     ids = np.random.RandomState(0).randint(97, 110, 400).astype(np.uint16)
     train, val = ids[:300], ids[300:]
     parts: dict[str, Any] = {
@@ -52,13 +53,21 @@ def open_job(cfg: TinyRun, **more: Any) -> Job:
         "model": ARCHITECTURES["gpt2"].build(cfg.model, seed=cfg.seed),
         "tokenizer": ByteTokenizer(),
         "objective": NextToken(),
-        "batches": WindowBatches(train, batch_size=cfg.train.batch_size, seq_len=8, seed=cfg.seed),
-        "validation": lambda n: list(validation_batches(val, batch_size=2, seq_len=8))[:n],
+        "batches": WindowBatches(
+            train,
+            batch_size=cfg.train.batch_size,
+            seq_len=8,
+            seed=cfg.seed,
+            rank=team.rank,
+            world_size=team.size,
+        ),
+        "validation": lambda n: list(validation_batches(val, batch_size=cfg.train.batch_size, seq_len=8))[:n],
         "optim": cfg.optim,
         "train": cfg.train,
         "seed": cfg.seed,
         "resume": cfg.resume,
         "bytes_per_token": 1.0,
+        "team": team,
     }
     return Job(**(parts | more))
 

@@ -123,11 +123,31 @@ def run(words: list[str]) -> int:
         print(overview(family))
         return 0
     name, rest = find_verb(words)
+    if not asks_for_help(rest):
+        check_processes(name)
     function = load_verb(name)
     if asks_for_help(rest):
         print(help_of(name, function))
         return 0
     return function(resolve_verb(function, rest)) or 0
+
+
+SHARING = ("train", "sft", "seq2seq train", "classify train")
+"""Verbs whose work several processes can share."""
+
+
+def check_processes(name: str) -> None:
+    """Refuse what torchrun would start many times over.
+
+    Raises:
+        ConfigError: a verb that is for one process.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if name not in SHARING and size != "1":
+        raise ConfigError(
+            f"{name}: runs in one process, and WORLD_SIZE is {size}; start it without torchrun, which is for "
+            f"{', '.join(SHARING)}"
+        )
 
 
 def asks_for_help(words: Sequence[str]) -> bool:

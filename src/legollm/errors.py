@@ -8,6 +8,7 @@ LegoLLMError                     exit status 1
 ├── DownloadError    OSError     1  a data set that could not be fetched or is not what was promised
 ├── CheckpointError  OSError     1  a folder that is no checkpoint, or does not fit the model
 │   └── IntegrityError           5  a file whose content is not what its manifest says
+├── PeerError        ConnectionError  1  another process of the same run is gone
 ├── DivergedError    ArithmeticError  4  training met numbers that are not finite and stopped
 └── Interrupted                  3  a signal ended the run after its state was saved
 
@@ -60,6 +61,10 @@ class IntegrityError(CheckpointError):
     """A file whose content is not what the manifest beside it says."""
 
     exit_status = 5
+
+
+class PeerError(LegoLLMError, ConnectionError):
+    """Another process of the same run is gone, and this one cannot go on without it."""
 
 
 class DivergedError(LegoLLMError, ArithmeticError):

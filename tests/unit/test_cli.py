@@ -218,6 +218,7 @@ STATUSES = {
     "DownloadError": 1,
     "CheckpointError": 1,
     "IntegrityError": 5,
+    "PeerError": 1,
     "DivergedError": 4,
     "Interrupted": 3,
 }

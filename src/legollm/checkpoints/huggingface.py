@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +17,16 @@ from torch import Tensor, nn
 
 from legollm import __version__
 from legollm.architectures import ARCHITECTURES
-from legollm.architectures.weight_map import INDEX, from_theirs, listing, resolve_rows, to_theirs
+from legollm.architectures.weight_map import INDEX, Row, from_theirs, listing, resolve_rows, to_theirs
+from legollm.checkpoints.divided import Divided, write_divided
 from legollm.checkpoints.reader import DTYPES, Entry, read_json
-from legollm.checkpoints.shards import Shape, Shards, write_shards
+from legollm.checkpoints.shards import Shape, Shards, write_index, write_shards
 from legollm.components.decoder import Decoder
 from legollm.components.outside import names_outside
 from legollm.device import without_memory
 from legollm.errors import CheckpointError
+from legollm.parts import is_divided, whole
+from legollm.team import ALONE, Team
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 BRICKS = "LEGOLLM_BRICKS"
@@ -131,21 +135,49 @@ def from_hf(arch: str, tensors: Mapping[str, Tensor], like: nn.Module) -> dict[s
 
 
 def save_hf_folder(
-    folder: Path, arch: str, cfg: Any, model: nn.Module, *, special_ids: Mapping[str, int] | None = None
+    folder: Path,
+    arch: str,
+    cfg: Any,
+    model: nn.Module,
+    *,
+    special_ids: Mapping[str, int] | None = None,
+    team: Team = ALONE,
 ) -> None:
     """Write config.json, generation_config.json and the weights, in shards if they exceed 5 GB.
 
     special_ids: such as {"bos_token_id": 0, "eos_token_id": 0}, for programs that generate from the folder.
+    team: the processes that a divided model lies on, all of which call this; each writes a shard.
 
     Raises:
         CheckpointError: the model has parameters that the format has no place for.
     """
+    if any(map(is_divided, model.parameters())):
+        divided = divided_hf(arch, model)
+        files = write_divided(folder, "model", divided, team)
+        if team.leads:
+            write_config(folder, arch, cfg, next(iter(divided.values())).shape.dtype, special_ids or {})
+            write_index(folder, {name: one.shape for name, one in divided.items()}, files)
+        return
     parameters = {name: p.detach().cpu() for name, p in model.named_parameters()}
     tensors = to_hf(arch, parameters)
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, arch, cfg, next(iter(tensors.values())).dtype, special_ids or {})
     shapes = {name: Shape(tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
     write_shards(folder, shapes, lambda name: [tensors[name]], max_bytes=MAX_SHARD_BYTES)
+
+
+def divided_hf(arch: str, model: nn.Module) -> dict[str, Divided]:
+    """The weights of a model that lies on several processes, under the other names."""
+    ours = dict(model.named_parameters())
+
+    def gathered(row: Row) -> Tensor:
+        return to_theirs([row], {name: whole(ours[name].detach()).cpu() for name in row.ours})[row.theirs]
+
+    found = {}
+    for row in resolve_rows(ARCHITECTURES[arch].hugging_face.rows, ours):
+        (shape,) = to_theirs([row], {n: torch.empty(ours[n].shape, device="meta") for n in row.ours}).values()
+        found[row.theirs] = Divided(Shape(ours[row.ours[0]].dtype, shape.shape), partial(gathered, row))
+    return found
 
 
 def write_config(folder: Path, arch: str, cfg: Any, dtype: torch.dtype, special_ids: Mapping[str, Any]) -> None:

@@ -122,10 +122,15 @@ def write_shards(
     for name, shard in zip(names, shards, strict=True):
         write_tensors(folder / name, shard, pieces)
     if len(shards) > 1:
-        where = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
-        size = sum(shape.n_bytes for shape in shapes.values())
-        index = {"metadata": {"total_size": size}, "weight_map": where}
-        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_index(
+            folder, shapes, {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        )
+
+
+def write_index(folder: Path, shapes: Mapping[str, Shape], files: Mapping[str, str]) -> None:
+    """What lies in which file."""
+    index = {"metadata": {"total_size": sum(shape.n_bytes for shape in shapes.values())}, "weight_map": dict(files)}
+    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_tensors(path: Path, shapes: Mapping[str, Shape], pieces: Callable[[str], Iterable[Tensor]]) -> None:

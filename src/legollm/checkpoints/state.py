@@ -3,8 +3,10 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from legollm import __version__
+from legollm.checkpoints.divided import Divided, write_divided
 from legollm.checkpoints.huggingface import save_hf_folder
 from legollm.checkpoints.manifest import atomic_folder, discard, remove_orphans, steps, verify
+from legollm.checkpoints.shards import Shape
 from legollm.errors import CheckpointError, DivergedError
 from legollm.interfaces import Tokenizer
+from legollm.parts import is_divided, n_not_finite, own_part, whole
+from legollm.team import ALONE, Team, agree
 from legollm.tokenizers import save_to_folder
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 TENSORS, STATE = "optim.safetensors", "state.json"
+PARTS = "optim-*-of-*.safetensors"
+"""Where several processes wrote what the optimizer remembers."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +63,18 @@ def save_model(
 
 
 def write_model(
-    folder: Path, model: nn.Module, arch: str, config: Any, tokenizer: Tokenizer | None, extra: Mapping[str, Any]
+    folder: Path,
+    model: nn.Module,
+    arch: str,
+    config: Any,
+    tokenizer: Tokenizer | None,
+    extra: Mapping[str, Any],
+    team: Team = ALONE,
 ) -> None:
     eos = tokenizer.special_tokens.get(extra.get("eos", "")) if tokenizer else None
-    save_hf_folder(folder, arch, config, model, special_ids={} if eos is None else {"eos_token_id": eos})
-    if tokenizer is not None:
+    special_ids = {} if eos is None else {"eos_token_id": eos}
+    save_hf_folder(folder, arch, config, model, special_ids=special_ids, team=team)
+    if tokenizer is not None and team.leads:
         save_to_folder(tokenizer, folder, **extra)
 
 
@@ -75,26 +90,41 @@ def save_checkpoint(
     keep: int = 2,
     best: int | None = None,
     extra: Mapping[str, Any] | None = None,
+    team: Team = ALONE,
 ) -> Path:
     """Write `root/step-NNNNNNNN` atomically, point `root/../checkpoint` at it, then drop what is not kept.
+
+    team: all of its processes call this. Those that have a part of the model write it, the leader all else, the
+    manifest last.
 
     Raises:
         DivergedError: weights or memories of the optimizer that are not finite; nothing is written.
         CheckpointError: a disk that refused; earlier checkpoints are untouched.
     """
     final = root / f"step-{step:08d}"
-    if bad := not_finite(model.state_dict() | dict(state.tensors)):
-        raise DivergedError(
-            f"{final}: not saved, {len(bad)} tensors hold numbers that are not finite, first {bad[0]}; the checkpoints "
-            "before it are sound; lower optim.lr or raise optim.warmup_steps",
-            {"step": step, "not_finite": bad},
-        )
-    size = checkpoint_bytes(model, state.tensors)
-    with atomic_folder(final, replace=True, n_bytes=size) as temporary:  # replaces a damaged one that was passed over
-        write_model(temporary, model, arch, config, tokenizer, extra or {})
-        save_file({k: v.contiguous() for k, v in state.tensors.items()}, temporary / TENSORS, {"format": "pt"})
-        document = {"version": FORMAT, "legollm": __version__, "step": step} | dict(state.values)
-        (temporary / STATE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    check_finite(model.state_dict() | dict(state.tensors), final, step, team)
+
+    def write(folder: Path) -> None:
+        write_model(folder, model, arch, config, tokenizer, extra or {}, team)
+        small = write_state_parts(folder, state.tensors, team)
+        if team.leads:
+            save_file({k: v.contiguous() for k, v in small.items()}, folder / TENSORS, {"format": "pt"})
+            document = {"version": FORMAT, "legollm": __version__, "step": step} | dict(state.values)
+            (folder / STATE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    is_shared = any(map(is_divided, model.parameters()))
+    with agreed(team, final):
+        if is_shared or team.leads:
+            with team_folder(final, checkpoint_bytes(model, state.tensors), team if is_shared else ALONE) as temporary:
+                write(temporary)
+        if team.leads:
+            finish(root, step, keep, best)
+    return final
+
+
+def finish(root: Path, step: int, keep: int, best: int | None) -> None:
+    """Make the checkpoint of this step the newest one, and drop what is not kept."""
+    final = root / f"step-{step:08d}"
     verify(final)  # read back before anything older is dropped
     point_at(root.parent / "checkpoint", final)
     for old_step, old in list(steps(root).items())[keep:]:
@@ -103,18 +133,80 @@ def save_checkpoint(
                 discard(old)
             except OSError as error:  # the new one is safe all the same
                 log.warning("%s: could not be removed (%s); remove it to get its room back", old, error.strerror)
-    return final
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names of those that hold a number which is none."""
-    return [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    """The names of those that hold a number which is none, among what lies on this process."""
+    return [name for name, tensor in tensors.items() if n_not_finite(tensor)]
+
+
+def check_finite(tensors: Mapping[str, Tensor], folder: Path, step: int, team: Team) -> None:
+    """
+    Raises:
+        DivergedError: numbers that are none, at any process; at all of them.
+    """
+    bad = not_finite(tensors)
+    found = (
+        f"{len(bad)} tensors hold numbers that are not finite, first {bad[0]}"
+        if bad
+        else "numbers at another process are not finite"
+    )
+    problem = DivergedError(
+        f"{folder}: not saved, {found}; the checkpoints before it are sound; lower optim.lr or raise "
+        "optim.warmup_steps",
+        {"step": step, "not_finite": bad},
+    )
+    agree(team, problem if bad else None, problem)
 
 
 def checkpoint_bytes(model: nn.Module, tensors: Mapping[str, Tensor]) -> int:
     """What the large files of a checkpoint weigh: all but the tokenizer's and a few small ones."""
-    weights: dict[int, int] = {t.data_ptr(): t.nbytes for t in model.state_dict().values()}  # tied ones once
+    weights: dict[int, int] = {own_part(t).data_ptr(): t.nbytes for t in model.state_dict().values()}  # tied ones once
     return sum(weights.values()) + sum(tensor.nbytes for tensor in tensors.values())
+
+
+@contextmanager
+def agreed(team: Team, folder: Path) -> Iterator[None]:
+    """What fails at one process fails at all of them, at the end of the block.
+
+    Raises:
+        CheckpointError: the one's own, or that another has one.
+    """
+    problem: CheckpointError | OSError | SafetensorError | None = None
+    try:
+        yield
+    except (CheckpointError, OSError, SafetensorError) as error:
+        problem = error
+    agree(team, problem, CheckpointError(f"{folder}: another process could not write its part"))
+
+
+@contextmanager
+def team_folder(final: Path, n_bytes: int, team: Team) -> Iterator[Path]:
+    """`atomic_folder` for all processes of a team: the leader's, in which the others write, too."""
+    with ExitStack() as stack:
+        folder = Path()
+        with agreed(team, final):
+            if team.leads:  # replaces a damaged one that was passed over
+                folder = stack.enter_context(atomic_folder(final, replace=True, n_bytes=n_bytes))
+        folder = Path(team.tell(lambda: str(folder)))
+        with agreed(team, final):  # with all parts there the manifest may be written
+            yield folder
+
+
+def write_state_parts(folder: Path, tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
+    """Write those that lie on several processes -> the others."""
+    divided = {
+        name: Divided(Shape(tensor.dtype, tensor.shape), partial(gathered, tensor))
+        for name, tensor in tensors.items()
+        if is_divided(tensor)
+    }
+    if divided:
+        write_divided(folder, Path(TENSORS).stem, divided, team)
+    return {name: tensor for name, tensor in tensors.items() if name not in divided}
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    return whole(tensor).cpu()
 
 
 def load_state(folder: Path) -> TrainingState:
@@ -126,6 +218,8 @@ def load_state(folder: Path) -> TrainingState:
     try:
         values = json.loads((folder / STATE).read_text(encoding="utf-8"))
         tensors = load_file(folder / TENSORS)
+        for path in sorted(folder.glob(PARTS)):
+            tensors |= load_file(path)  # mapped, not read: a process touches only the rows that it takes
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder}: holds a model but no training state; start a new run from it") from error
     except (ValueError, SafetensorError) as error:
@@ -157,15 +251,24 @@ def point_at(link: Path, target: Path) -> None:
         log.debug("no link at %s: %s", link, error)
 
 
-def rng_tensors() -> dict[str, Tensor]:
-    """The state of torch's own generators, which dropout draws from."""
-    tensors = {"rng.cpu": torch.get_rng_state()}
+def rng_tensors(team: Team = ALONE) -> dict[str, Tensor]:
+    """The states of torch's own generators, which dropout draws from: `rng.cpu`, and `rng.cpu.1` of process 1."""
+    states = {"rng.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    return tensors
+        states["rng.cuda"] = torch.cuda.get_rng_state()
+    return {of_rank(name, rank): s for name, mine in states.items() for rank, s in enumerate(team.gather(mine))}
 
 
-def restore_rng(tensors: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(tensors["rng.cpu"])
-    if "rng.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
+def restore_rng(tensors: Mapping[str, Tensor], team: Team = ALONE, *, otherwise: int = 0) -> None:
+    """Go on where each process was; one that is new draws from the seed `otherwise`."""
+    if of_rank("rng.cpu", team.rank) not in tensors:
+        torch.manual_seed(otherwise)
+        return
+    torch.set_rng_state(tensors[of_rank("rng.cpu", team.rank)])
+    cuda = of_rank("rng.cuda", team.rank)
+    if cuda in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[cuda])
+
+
+def of_rank(name: str, rank: int) -> str:
+    return f"{name}.{rank}" if rank else name

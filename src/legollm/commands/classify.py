@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from legollm.architectures import ARCHITECTURES
 from legollm.architectures.encoder_classifier import EncoderClassifierConfig
 from legollm.checkpoints.loading import load
-from legollm.commands.fit import Job, Resume, fit, open_run
+from legollm.commands.fit import Job, Resume, fit, open_run, team_of
 from legollm.commands.material import TokenizerConfig, refuse_unused_size
 from legollm.commands.pairs import PairTokenizer, pair_tokenizer
 from legollm.components.encoder import EncoderClassifier
@@ -22,6 +22,7 @@ from legollm.data.pairs import Labelled, ShuffledBatches, TextPair, in_order, la
 from legollm.data.prepare import END_OF_TEXT
 from legollm.device import seed_of
 from legollm.errors import CheckpointError, ConfigError, DataError
+from legollm.team import ALONE, Team
 from legollm.training.optim import OptimConfig
 from legollm.training.pairs import LabelOfText
 from legollm.training.train import TrainConfig, TrainState
@@ -70,22 +71,25 @@ def train(run: Resolved[ClassifyRun]) -> None:
 
     legollm classify train data.source=reviews.jsonl run=runs/reviews
     """
-    refuse_unused_size(run)
-    state, right, n_val = fit_labels(run.value)
-    print(f"{run.value.run}: {state.step} steps, {state.n_tokens:,} texts, {state.seconds:.0f} s of training")
-    print(f"right on unseen texts: {right} of {n_val} ({right / n_val:.2%})")
-    print(f"next: legollm classify label {run.value.run}/checkpoint")
+    cfg = run.value
+    with team_of(cfg) as team:
+        refuse_unused_size(run)
+        state, right, n_val = fit_labels(cfg, team)
+        print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} texts, {state.seconds:.0f} s of training")
+        print(f"right on unseen texts: {right} of {n_val} ({right / n_val:.2%})")
+        print(f"next: legollm classify label {cfg.run}/checkpoint")
 
 
-def fit_labels(cfg: ClassifyRun) -> tuple[TrainState, int, int]:
+def fit_labels(cfg: ClassifyRun, team: Team = ALONE) -> tuple[TrainState, int, int]:
     """The whole run: its state, how many held-out texts get the right label, and out of how many."""
     pairs = read_pairs(cfg.data.source, cfg.data.text_field, cfg.data.label_field)
     labels = tuple(sorted({pair.wanted for pair in pairs}))
     if len(labels) < 2:
         raise DataError(f"{cfg.data.source}: {labels[0]!r} is the only label in it; a choice needs two")
     texts = split_pairs(pairs, cfg.data.val_fraction)
-    open_run(cfg.run, cfg, cfg.resume)
-    words = pair_tokenizer(cfg.tokenizer, [pair.given for pair in pairs], cfg.run / "tokenizer.json")
+    open_run(cfg.run, cfg, cfg.resume, team)
+    given = [pair.given for pair in pairs]
+    words = team.first(lambda: pair_tokenizer(cfg.tokenizer, given, cfg.run / "tokenizer.json"))
     model_config = replace(cfg.model, vocab_size=words.tokenizer.vocab_size, labels=labels)
     train, val = ([encoded(pair, words, model_config) for pair in part] for part in texts)
     job = Job(
@@ -95,15 +99,20 @@ def fit_labels(cfg: ClassifyRun) -> tuple[TrainState, int, int]:
         model=ARCHITECTURES[model_config.arch].build(model_config, seed=seed_of(cfg.seed, "init")),
         tokenizer=words.tokenizer,
         objective=LabelOfText(),
-        batches=ShuffledBatches(train, label_batch, cfg.train.batch_size, seed=cfg.seed),
+        batches=ShuffledBatches(
+            train, label_batch, cfg.train.batch_size, seed=cfg.seed, rank=team.rank, world_size=team.size
+        ),
         validation=lambda n: islice(in_order(val, label_batch, cfg.train.batch_size), n),
         optim=cfg.optim,
         train=cfg.train,
         seed=cfg.seed,
         resume=cfg.resume,
         tokenizer_files={"eos": END_OF_TEXT},
+        team=team,
     )
     state = fit(job)
+    if not team.leads:
+        return state, 0, len(val)
     found = chances(load(cfg.run).model, [example.ids for example in val], cfg.train.batch_size)
     right = sum(int(row.argmax()) == example.label for row, example in zip(found, val, strict=True))
     return state, right, len(val)

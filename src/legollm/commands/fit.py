@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -16,26 +16,32 @@ import torch
 import yaml
 from torch import nn
 
+from legollm import __version__
 from legollm.checkpoints.huggingface import load_weights
 from legollm.checkpoints.manifest import latest, steps, verify
 from legollm.checkpoints.state import (
     TrainingState,
     load_state,
+    of_rank,
     prepare_root,
     restore_rng,
     rng_tensors,
     save_checkpoint,
 )
 from legollm.commands.run_lock import locked
-from legollm.commands.view import View, choose_view
+from legollm.commands.view import NoView, View, choose_view
 from legollm.config import to_tree, to_yaml
 from legollm.device import keep_freed_memory, pick_device, pick_precision, seed_of
 from legollm.errors import CheckpointError, ConfigError, DivergedError, IntegrityError, Interrupted
 from legollm.evaluation.loss import mean_loss
 from legollm.interfaces import BatchSource, Objective, Optimizer, Tokenizer
+from legollm.parts import is_divided
+from legollm.team import ALONE, Team
+from legollm.training.distributed import shared
 from legollm.training.metrics import JsonLines, Value
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors, restore_optimizer
 from legollm.training.schedule import learning_rate
+from legollm.training.together import together
 from legollm.training.train import TrainConfig, TrainState, train
 from legollm.whole_file import write_whole
 
@@ -73,6 +79,14 @@ class Job:
     """Levels of bits per byte to compare with."""
     tokenizer_files: Mapping[str, Any] = field(default_factory=dict)
     """What the tokenizer's files need besides: eos, chat_template."""
+    team: Team = ALONE
+    """The processes that share the work, all of which have the same job but for their rows of each batch."""
+
+
+def team_of(config: Any) -> AbstractContextManager[Team]:
+    """The processes that torchrun started for this run, for as long as it lasts."""
+    versions = {"the version of legollm": __version__, "the version of torch": torch.__version__}
+    return together(flat(to_tree(config)) | versions, config.train.device)
 
 
 def fit(job: Job) -> TrainState:
@@ -86,27 +100,30 @@ def fit(job: Job) -> TrainState:
             what is known.
         Interrupted: a signal came; the state was saved.
     """
-    with locked(job.folder):
+    with locked(job.folder) if job.team.leads else nullcontext():
         return fit_alone(job)
 
 
 def fit_alone(job: Job) -> TrainState:
-    """`fit`, in a folder that no other process uses."""
-    root = job.folder / "checkpoints"
-    start = starting_point(job, root)
+    """`fit`, in a folder that no other run uses."""
+    root, team = job.folder / "checkpoints", job.team
+    start = chosen_start(job, root)
     device = pick_device(job.train.device)
-    state, optimizer = TrainState(), build_optimizer(job.model.to(device), job.optim)
-    torch.manual_seed(seed_of(job.seed, "dropout"))
+    saved = load_state(start) if start else None
+    state = TrainState.from_dict(saved.values["loop"]) if saved else TrainState()
     numbers = JsonLines(job.folder / "metrics.jsonl")
-    precision = job.train.precision
-    if start:
-        saved = load_state(start)
-        state = TrainState.from_dict(saved.values["loop"])
+    if team.leads:
         numbers.rewind(state.step)
-        if state.step >= job.train.max_steps:
-            return state
+    if state.step >= job.train.max_steps:
+        return state
+    if start:
         load_weights(job.model, job.arch, job.model_config, start)
-        restore_optimizer(optimizer, dict(saved.tensors))
+    engine = shared(job.model.to(device), job.train.parallel, team)
+    optimizer = build_optimizer(job.model, job.optim)
+    torch.manual_seed(seed_of(job.seed, of_rank("dropout", team.rank)))
+    precision: Any = job.train.precision
+    if saved:
+        restore_optimizer(optimizer, saved.tensors)
         job.batches.load_state_dict(saved.values["batches"])
         if saved.values["n_threads"] != torch.get_num_threads():
             log.warning(
@@ -116,16 +133,17 @@ def fit_alone(job: Job) -> TrainState:
             )
         if precision == "auto":  # what was measured then, not again: the steps to come would differ
             precision = saved.values["precision"]
-    else:
-        numbers.rewind(0)
-    (job.folder / "diverged.json").unlink(missing_ok=True)
-    cfg = replace(job.train, precision=pick_precision(precision, device))
-    with Signals() as signals, choose_view(cfg.max_steps, title=job.title, lines=job.lines) as view:
+    if team.leads:
+        (job.folder / "diverged.json").unlink(missing_ok=True)
+    precision = team.tell(lambda: pick_precision(precision, device))
+    cfg = replace(job.train, precision=precision)
+    screen = choose_view(cfg.max_steps, title=job.title, lines=job.lines) if team.leads else NoView()
+    with Signals() as signals, screen as view:
         if start:
             view.note(f"continuing {start} at step {state.step}")
         run = Run(job, cfg, root, optimizer, numbers, view)
-        if start:
-            restore_rng(saved.tensors)
+        if saved:
+            restore_rng(saved.tensors, team, otherwise=seed_of(job.seed, f"dropout.{team.rank}/{state.step}"))
         try:
             train(
                 job.model,
@@ -139,15 +157,21 @@ def fit_alone(job: Job) -> TrainState:
                 evaluate=run.evaluate,
                 save=run.save,
                 stop=lambda: signals.caught is not None,
+                team=team,
+                engine=engine,
             )
         except DivergedError as error:
+            if not team.leads:
+                raise
             details = error.details | {"batches": dict(job.batches.state_dict())}
             (job.folder / "diverged.json").write_text(json.dumps(details, indent=1) + "\n", encoding="utf-8")
             raise
         if state.step < cfg.max_steps:
             if run.saved_step != state.step:  # a signal during a save has what it wants
-                run.write(state)
-            raise Interrupted(f"{signals.caught} at step {state.step}: saved in {root}; the same command continues it")
+                with team.paused():
+                    run.write(state)
+            name = signals.caught or "a signal"
+            raise Interrupted(f"{name} at step {state.step}: saved in {root}; the same command continues it")
     return state
 
 
@@ -180,6 +204,8 @@ class Run:
         )
 
     def log(self, step: int, **values: Value) -> None:
+        if not self.job.team.leads:
+            return
         values |= self.job.figures()
         self.note(step, **values)
         shown = dict(values)
@@ -191,8 +217,9 @@ class Run:
     def evaluate(self, state: TrainState) -> None:
         """The same validation batches every time; at the end of the run, the whole split."""
         last = state.step == self.cfg.max_steps
-        batches = self.job.validation(None if last else self.cfg.eval_batches)
-        loss = mean_loss(self.job.model, self.job.objective, batches, self.cfg.precision)
+        batches = self.job.validation(None if last else self.cfg.eval_batches * self.job.team.size)
+        team = self.job.team
+        loss = mean_loss(self.job.model, self.job.objective, batches, self.cfg.precision, team)
         values: dict[str, Value] = {"val_loss": loss.nats}
         if self.job.bytes_per_token:
             values["val_bpb"] = loss.bits_per_byte(loss.n_terms * self.job.bytes_per_token)
@@ -200,7 +227,11 @@ class Run:
             values["val_tokens"] = loss.n_terms
         if math.isfinite(loss.nats) and (state.best_loss is None or loss.nats < state.best_loss):
             state.best_loss, state.best_step = loss.nats, state.step
-        text = self.job.sample(self.job.model) if self.job.sample else ""
+        # A divided model writes in all processes at once, the same words everywhere.
+        writes = team.leads or any(map(is_divided, self.job.model.parameters()))
+        text = self.job.sample(self.job.model) if self.job.sample and writes else ""
+        if not team.leads:
+            return
         self.note(state.step, **values, **({"sample": text} if text else {}))
         self.view.metrics(state.step, values)
         if text:
@@ -235,6 +266,7 @@ class Run:
             "precision": self.cfg.precision,
             "n_threads": torch.get_num_threads(),
         }
+        memory = optimizer_tensors(self.optimizer) if self.optimizer else {}
         save_checkpoint(
             self.root,
             state.step,
@@ -242,25 +274,33 @@ class Run:
             arch=job.arch,
             config=job.model_config,
             tokenizer=job.tokenizer,
-            state=TrainingState(values, (optimizer_tensors(self.optimizer) if self.optimizer else {}) | rng_tensors()),
+            state=TrainingState(values, memory | rng_tensors(job.team)),
             keep=self.cfg.keep,
             best=state.best_step,
             extra=job.tokenizer_files,
+            team=job.team,
         )
         self.saved_step = state.step
 
 
-def open_run(folder: Path, config: Any, resume: Resume) -> None:
+def open_run(folder: Path, config: Any, resume: Resume, team: Team = ALONE) -> None:
     """Make the run's folder, or check that what it holds is the run that `config` describes, before any work.
+
+    team: the processes that call this; its leader does it.
 
     Raises:
         ConfigError: it holds another run, or any run and resume is never, or not the step to resume; or another
             process trains in it.
     """
     keep_freed_memory()
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        open_alone(folder, config, resume)
+
+    def opened() -> str:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            open_alone(folder, config, resume)
+        return str(folder)
+
+    team.tell(opened)
 
 
 def open_alone(folder: Path, config: Any, resume: Resume) -> None:
@@ -324,6 +364,12 @@ def saved_config(path: Path) -> dict[str, Any]:
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{path}: holds no settings any more; restore or remove it")
     return flat(tree)
+
+
+def chosen_start(job: Job, root: Path) -> Path | None:
+    """The leader's `starting_point`, for all processes."""
+    name = job.team.tell(lambda: str(starting_point(job, root) or ""))
+    return Path(name) if name else None
 
 
 def starting_point(job: Job, root: Path) -> Path | None:

@@ -14,7 +14,7 @@ from legollm.architectures import ARCHITECTURES
 from legollm.architectures.t5 import T5Config
 from legollm.architectures.transformer import TransformerConfig
 from legollm.checkpoints.loading import load
-from legollm.commands.fit import Job, Resume, fit, open_run
+from legollm.commands.fit import Job, Resume, fit, open_run, team_of
 from legollm.commands.material import TokenizerConfig, refuse_unused_size
 from legollm.commands.pairs import PairTokenizer, pair_tokenizer
 from legollm.components.encoder_decoder import EncoderDecoder
@@ -34,6 +34,7 @@ from legollm.device import seed_of
 from legollm.errors import CheckpointError, ConfigError
 from legollm.generation.sampling import Sampling
 from legollm.generation.targets import write_targets
+from legollm.team import ALONE, Team
 from legollm.training.optim import OptimConfig
 from legollm.training.pairs import NextGivenSource
 from legollm.training.train import TrainConfig, TrainState
@@ -96,19 +97,22 @@ def train(run: Resolved[Seq2SeqRun]) -> None:
 
     legollm seq2seq train data.source=pairs.jsonl run=runs/pairs
     """
-    refuse_unused_size(run)
-    state, right, n_val = fit_pairs(run.value)
-    print(f"{run.value.run}: {state.step} steps, {state.n_tokens:,} target tokens, {state.seconds:.0f} s of training")
-    print(f"exact match on unseen sources, greedy: {right} of {n_val} ({right / n_val:.2%})")
-    print(f"next: legollm seq2seq write {run.value.run}/checkpoint")
+    cfg = run.value
+    with team_of(cfg) as team:
+        refuse_unused_size(run)
+        state, right, n_val = fit_pairs(cfg, team)
+        print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} target tokens, {state.seconds:.0f} s of training")
+        print(f"exact match on unseen sources, greedy: {right} of {n_val} ({right / n_val:.2%})")
+        print(f"next: legollm seq2seq write {cfg.run}/checkpoint")
 
 
-def fit_pairs(cfg: Seq2SeqRun) -> tuple[TrainState, int, int]:
+def fit_pairs(cfg: Seq2SeqRun, team: Team = ALONE) -> tuple[TrainState, int, int]:
     """The whole run: its state, how many held-out targets greedy decoding writes exactly, and out of how many."""
     pairs = pairs_of(cfg.data, cfg.seed)
     texts = split_pairs(pairs, cfg.data.val_fraction)
-    open_run(cfg.run, cfg, cfg.resume)
-    words = pair_tokenizer(cfg.tokenizer, [text for pair in pairs for text in pair], cfg.run / "tokenizer.json")
+    open_run(cfg.run, cfg, cfg.resume, team)
+    every = [text for pair in pairs for text in pair]
+    words = team.first(lambda: pair_tokenizer(cfg.tokenizer, every, cfg.run / "tokenizer.json"))
     tokenizer = words.tokenizer
     model_config = replace(cfg.model, vocab_size=tokenizer.vocab_size, start_id=words.end_id)
     train, val = ([encoded(pair, words, model_config.max_seq_len) for pair in part] for part in texts)
@@ -125,7 +129,9 @@ def fit_pairs(cfg: Seq2SeqRun) -> tuple[TrainState, int, int]:
         model=ARCHITECTURES[model_config.arch].build(model_config, seed=seed_of(cfg.seed, "init")),
         tokenizer=tokenizer,
         objective=NextGivenSource(),
-        batches=ShuffledBatches(train, collate, cfg.train.batch_size, seed=cfg.seed),
+        batches=ShuffledBatches(
+            train, collate, cfg.train.batch_size, seed=cfg.seed, rank=team.rank, world_size=team.size
+        ),
         validation=lambda n: islice(in_order(val, collate, cfg.train.batch_size), n),
         optim=cfg.optim,
         train=cfg.train,
@@ -133,8 +139,11 @@ def fit_pairs(cfg: Seq2SeqRun) -> tuple[TrainState, int, int]:
         resume=cfg.resume,
         sample=sample,
         tokenizer_files={"eos": END_OF_TEXT},
+        team=team,
     )
     state = fit(job)
+    if not team.leads:
+        return state, 0, len(val)
     written = greedy(cast(EncoderDecoder, load(cfg.run).model), val, words.end_id)
     right = sum([*ids, words.end_id] == pair.target for ids, pair in zip(written, val, strict=True))
     return state, right, len(val)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from legollm.checkpoints.loading import load
-from legollm.commands.fit import Job, Resume, fit, open_run
+from legollm.commands.fit import Job, Resume, fit, open_run, team_of
 from legollm.config import Resolved
 from legollm.data import world
 from legollm.data.chat import CHATML, Message, encode_example, end_of_turn
@@ -16,6 +16,7 @@ from legollm.data.conversations import read_conversations
 from legollm.errors import ConfigError, DataError
 from legollm.finetuning.sft import Example, ExampleBatches, in_order
 from legollm.interfaces import Tokenizer
+from legollm.team import ALONE, Team
 from legollm.training.objective import NextToken
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState
@@ -67,14 +68,15 @@ def sft(run: Resolved[SftRun]) -> None:
     legollm sft model=runs/train data.source=answers.jsonl run=runs/answers
     """
     cfg = run.value
-    state = finetune(cfg)
-    print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} target tokens, {state.seconds:.0f} s of training")
-    print(f"next: legollm chat {cfg.run}/checkpoint")
+    with team_of(cfg) as team:
+        state = finetune(cfg, team)
+        print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} target tokens, {state.seconds:.0f} s of training")
+        print(f"next: legollm chat {cfg.run}/checkpoint")
 
 
-def finetune(cfg: SftRun, **view: Any) -> TrainState:
-    """The whole run; the demo calls it, too."""
-    open_run(cfg.run, cfg, cfg.resume)
+def finetune(cfg: SftRun, team: Team = ALONE, **view: Any) -> TrainState:
+    """The whole run, by the processes of a team; the demo calls it, too."""
+    open_run(cfg.run, cfg, cfg.resume, team)
     base = load(cfg.model)
     tokenizer = base.text_side()
     eos = tokenizer.decode([end_of_turn(tokenizer)])
@@ -90,13 +92,16 @@ def finetune(cfg: SftRun, **view: Any) -> TrainState:
         model=base.model,
         tokenizer=tokenizer,
         objective=NextToken(),
-        batches=ExampleBatches(train, cfg.train.batch_size, seed=cfg.seed, max_len=max_len),
+        batches=ExampleBatches(
+            train, cfg.train.batch_size, seed=cfg.seed, max_len=max_len, rank=team.rank, world_size=team.size
+        ),
         validation=lambda n: in_order(val, cfg.train.batch_size, max_len=max_len),
         optim=cfg.optim,
         train=cfg.train,
         seed=cfg.seed,
         resume=cfg.resume,
         tokenizer_files={"chat_template": template, "eos": eos},
+        team=team,
         **view,
     )
     return fit(job)

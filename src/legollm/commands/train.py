@@ -15,7 +15,7 @@ from legollm.architectures.qwen3 import Qwen3Config
 from legollm.architectures.sizes import parse_size, sized
 from legollm.checkpoints.huggingface import BRICKS
 from legollm.commands.count import count
-from legollm.commands.fit import Job, Resume, fit, open_run, save_config
+from legollm.commands.fit import Job, Resume, fit, open_run, save_config, team_of
 from legollm.commands.material import (
     Material,
     TokenizerConfig,
@@ -41,6 +41,7 @@ from legollm.generation.complete import Decoding
 from legollm.generation.sampling import Sampling
 from legollm.generation.text import generate_text
 from legollm.interfaces import Tokenizer
+from legollm.team import ALONE, Team
 from legollm.tokenizers import TOKENIZERS, load_tokenizer
 from legollm.training.objective import NextToken
 from legollm.training.optim import OptimConfig
@@ -103,15 +104,16 @@ def train(run: Resolved[TrainRun]) -> None:
     unused = sorted(key for key in given(run) if key.startswith("optim.") or key == "train.max_steps")
     if unused and ARCHITECTURES[run.value.model.arch].learns == "counts":
         log.warning("%s: not used, this model counts its text in one pass", ", ".join(unused))
-    refuse_unused_size(run)
-    state = pretrain(run.value, given=given(run))
-    best = (
-        f", best validation loss {state.best_loss:.4f} at step {state.best_step}" if state.best_loss is not None else ""
-    )
-    print(f"{run.value.run}: {state.step} steps, {state.n_tokens:,} tokens, {state.seconds:.0f} s of training{best}")
-    bricks = ",".join(names_outside(run.value.model).values())
-    trusting = f"{BRICKS}={bricks} " if bricks else ""  # what the folder names is not imported unasked
-    print(f"next: {trusting}legollm generate {run.value.run}/checkpoint")
+    with team_of(run.value) as team:
+        refuse_unused_size(run)
+        state = pretrain(run.value, given=given(run), team=team)
+        best = f", best validation loss {state.best_loss:.4f} at step {state.best_step}" if state.best_step else ""
+        print(
+            f"{run.value.run}: {state.step} steps, {state.n_tokens:,} tokens, {state.seconds:.0f} s of training{best}"
+        )
+        bricks = ",".join(names_outside(run.value.model).values())
+        trusting = f"{BRICKS}={bricks} " if bricks else ""  # what the folder names is not imported unasked
+        print(f"next: {trusting}legollm generate {run.value.run}/checkpoint")
 
 
 def given(run: Resolved[Any]) -> set[str]:
@@ -119,30 +121,34 @@ def given(run: Resolved[Any]) -> set[str]:
     return {path for path, origin in run.origins.items() if origin != "default" and not origin.startswith("preset ")}
 
 
-def pretrain(cfg: TrainRun, *, given: Collection[str] = (), **view: Any) -> TrainState:
+def pretrain(cfg: TrainRun, *, given: Collection[str] = (), team: Team = ALONE, **view: Any) -> TrainState:
     """The whole run; the demo calls it, too.
 
-    given: the keys somebody wrote down, which no rule changes. view: what the screen shows besides (title, lines).
+    given: the keys somebody wrote down, which no rule changes. team: the processes that call this together.
+    view: what the screen shows besides (title, lines).
     """
     seq_len = cfg.train.seq_len or cfg.model.max_seq_len
     if seq_len > cfg.model.max_seq_len:
         raise ConfigError(f"train.seq_len: {seq_len} is more than model.max_seq_len = {cfg.model.max_seq_len}")
     check_text(cfg)
+    if ARCHITECTURES[cfg.model.arch].learns == "counts" and team.size > 1:
+        raise ConfigError(f"model.arch: {cfg.model.arch} counts its text in one process; start it without torchrun")
     if names_outside(cfg.model):
         with without_memory():
             ARCHITECTURES[cfg.model.arch].build(cfg.model)  # a brick that is not there or does not fit is met here
     if cfg.size:
         parse_size(cfg.size)
     if cfg.size and (cfg.run / "config.yaml").exists() and (tokenizer := known_tokenizer(cfg)):
-        cfg = of_size(cfg, tokenizer, given)  # as the run was started, so that it can be told from another
-    open_run(cfg.run, cfg, cfg.resume)
-    material = gather(cfg.data, cfg.tokenizer, cfg.run)
+        cfg = of_size(cfg, tokenizer, given, team.size)  # as the run was started, so that it can be told from another
+    open_run(cfg.run, cfg, cfg.resume, team)
+    material = team.first(lambda: gather(cfg.data, cfg.tokenizer, cfg.run))
     if cfg.size:
-        cfg = of_size(cfg, material.tokenizer, given)
+        cfg = of_size(cfg, material.tokenizer, given, team.size)
     model_config = fitted(cfg.model, material.tokenizer, "model.vocab_size" in given)
-    save_config(cfg.run, replace(cfg, model=model_config))  # as it is built, so that the file reproduces the run
+    if team.leads:
+        save_config(cfg.run, replace(cfg, model=model_config))  # as it is built, so that the file reproduces the run
     model = ARCHITECTURES[model_config.arch].build(model_config, seed=seed_of(cfg.seed, "init"))
-    batches = batches_of(cfg, material, seq_len)
+    batches = batches_of(cfg, material, seq_len, team)
     job = Job(
         folder=cfg.run,
         arch=model_config.arch,
@@ -160,6 +166,7 @@ def pretrain(cfg: TrainRun, *, given: Collection[str] = (), **view: Any) -> Trai
         bytes_per_token=material.bytes_per_token,
         sample=sampler(material, cfg.prompt, seq_len),
         tokenizer_files={"eos": END_OF_TEXT} if END_OF_TEXT in material.tokenizer.special_tokens else {},
+        team=team,
         **view,
     )
     if ARCHITECTURES[model_config.arch].learns == "counts":
@@ -183,25 +190,35 @@ def check_text(cfg: TrainRun) -> None:
         raise ConfigError(f"data.{key}: {cfg.model.arch} counts one text as it lies; leave data.{key} out")
 
 
-def batches_of(cfg: TrainRun, material: Material, seq_len: int) -> TextBatches:
-    """Rows of the text, after echo_steps batches of lines said twice; data.prefetch of them are read ahead."""
-    rows = material.batches(cfg.train.batch_size, seq_len, cfg.seed)
+def batches_of(cfg: TrainRun, material: Material, seq_len: int, team: Team = ALONE) -> TextBatches:
+    """Rows of the text, after echo_steps batches of lines said twice; data.prefetch of them are read ahead.
+
+    Of each batch of the team, this process's rows.
+    """
+    rows = material.batches(cfg.train.batch_size, seq_len, cfg.seed, rank=team.rank, world_size=team.size)
     n_steps = max(0, cfg.train.max_steps - cfg.echo_steps)
     if ARCHITECTURES[cfg.model.arch].learns != "counts":
-        warn_of_repetition(rows.rows, n_steps * cfg.train.grad_accum * cfg.train.batch_size)
-    batches = echoes_first(cfg, material, rows) if cfg.echo_steps else rows
+        warn_of_repetition(rows.rows, n_steps * cfg.train.grad_accum * cfg.train.batch_size * team.size)
+    batches = echoes_first(cfg, material, rows, team) if cfg.echo_steps else rows
     return Prefetched(batches, cfg.data.prefetch) if cfg.data.prefetch else batches
 
 
-def echoes_first(cfg: TrainRun, material: Material, rows: TextBatches) -> TextBatches:
+def echoes_first(cfg: TrainRun, material: Material, rows: TextBatches, team: Team) -> TextBatches:
     """echo_steps batches of lines said twice, of which the second time is learned, then the text."""
     tokenizer, examples = material.tokenizer, []
     n_batches = cfg.echo_steps * cfg.train.grad_accum
-    for asked, line in world.echoes(cfg.seed, 0, n_batches * cfg.train.batch_size):
+    for asked, line in world.echoes(cfg.seed, 0, n_batches * cfg.train.batch_size * team.size):
         first, second = tokenizer.encode(f"{asked} Again:"), tokenizer.encode(f" {line}.\n")
         ids = [*first, *second][: cfg.model.max_seq_len]
         examples.append(Example(ids, [i >= len(first) for i in range(len(ids))]))
-    echoes = ExampleBatches(examples, cfg.train.batch_size, seed=cfg.seed, max_len=cfg.model.max_seq_len)
+    echoes = ExampleBatches(
+        examples,
+        cfg.train.batch_size,
+        seed=cfg.seed,
+        max_len=cfg.model.max_seq_len,
+        rank=team.rank,
+        world_size=team.size,
+    )
     return Chained(echoes, n_batches, rows)
 
 
@@ -226,7 +243,7 @@ def fitted(model: ModelConfig, tokenizer: Tokenizer, vocab_given: bool) -> Model
     return model
 
 
-def of_size(cfg: TrainRun, tokenizer: Tokenizer, given: Collection[str]) -> TrainRun:
+def of_size(cfg: TrainRun, tokenizer: Tokenizer, given: Collection[str], n_processes: int = 1) -> TrainRun:
     """The run that cfg.size asks for, with every number it decides; what was given stays."""
     assert cfg.size is not None
     model = fitted(cfg.model, tokenizer, "model.vocab_size" in given)
@@ -236,7 +253,7 @@ def of_size(cfg: TrainRun, tokenizer: Tokenizer, given: Collection[str]) -> Trai
     if "optim.lr" not in given:
         optim = replace(optim, lr=chosen.lr)
     if "train.max_steps" not in given:
-        per_step = loop.batch_size * loop.grad_accum * (loop.seq_len or model.max_seq_len)
+        per_step = n_processes * loop.batch_size * loop.grad_accum * (loop.seq_len or model.max_seq_len)
         loop = replace(loop, max_steps=max(1, round(chosen.n_tokens / per_step)))
     print(
         f"size {cfg.size}: {chosen.n_parameters:,} parameters, {chosen.config.n_layers} layers of "

@@ -41,6 +41,20 @@ def choose_view(max_steps: int, *, title: str = "", lines: Mapping[str, float] |
     return PlainView(max_steps) if plain else LiveView(max_steps, title, lines or {})
 
 
+class NoView:
+    """Shows nothing: of several processes, one has the screen."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
+    def metrics(self, step: int, values: Mapping[str, Value]) -> None: ...
+    def sample(self, text: str) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
 class PlainView:
     """One line per event: readable in a log file, and by other programs."""
 

@@ -131,19 +131,31 @@ def right_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 class ShuffledBatches(Generic[Example]):
-    """A BatchSource of examples in memory: endless, each once per epoch, in an order that seed and epoch decide."""
+    """A BatchSource of examples in memory: endless, each once per epoch, in an order that seed and epoch decide.
+
+    Of the next batch_size * world_size of them each rank gets its own consecutive batch_size.
+    """
 
     def __init__(
-        self, examples: Sequence[Example], collate: Callable[[Sequence[Example]], Any], batch_size: int, *, seed: int
+        self,
+        examples: Sequence[Example],
+        collate: Callable[[Sequence[Example]], Any],
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         """collate: examples -> what the objective takes."""
         self.examples, self.collate, self.batch_size, self.seed = examples, collate, batch_size, seed
-        self.n_seen = 0  # examples handed out since the start, over all epochs
+        self.rank, self.world_size = rank, world_size
+        self.n_seen = 0  # examples handed out since the start, over all epochs and to all processes
         self.epoch, self.order = 0, self.order_of(0)
 
     def __next__(self) -> Any:
-        chosen = [self.example(self.n_seen + i) for i in range(self.batch_size)]
-        self.n_seen += self.batch_size
+        first = self.n_seen + self.rank * self.batch_size
+        chosen = [self.example(first + i) for i in range(self.batch_size)]
+        self.n_seen += self.batch_size * self.world_size
         return self.collate(chosen)
 
     def example(self, index: int) -> Example:

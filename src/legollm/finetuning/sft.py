@@ -23,13 +23,23 @@ class ExampleBatches:
     """A BatchSource of conversations: shuffled epochs, each example once, rows padded to the longest of their batch.
 
     Padding stands to the right, where causal attention cannot see it, and its targets are ignored: the loss does not
-    depend on it. The order is a pure function of the seed and the epoch, whatever the batch size.
+    depend on it. The order is a pure function of the seed and the epoch, whatever the batch size. Of the next
+    batch_size * world_size of them each rank gets its own consecutive batch_size.
 
     Raises:
         DataError: no examples, or one longer than max_len or without any target.
     """
 
-    def __init__(self, examples: Sequence[Example], batch_size: int, *, seed: int, max_len: int) -> None:
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        batch_size: int,
+        *,
+        seed: int,
+        max_len: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         if not examples:
             raise DataError("no examples to fine-tune on")
         for i, example in enumerate(examples):
@@ -41,12 +51,14 @@ class ExampleBatches:
             if not any(example.is_target[1:]):  # the first id follows nothing, so nothing learns to write it
                 raise DataError(f"example {i + 1}: no word of it is the assistant's; nothing to learn from")
         self.examples, self.batch_size, self.seed, self.max_len = examples, batch_size, seed, max_len
-        self.n_seen = 0  # examples handed out since the start, over all epochs
+        self.rank, self.world_size = rank, world_size
+        self.n_seen = 0  # examples handed out since the start, over all epochs and to all processes
         self.epoch, self.order = 0, self.order_of(0)
 
     def __next__(self) -> Batch:
-        chosen = [self.example(self.n_seen + i) for i in range(self.batch_size)]
-        self.n_seen += self.batch_size
+        first = self.n_seen + self.rank * self.batch_size
+        chosen = [self.example(first + i) for i in range(self.batch_size)]
+        self.n_seen += self.batch_size * self.world_size
         return padded(chosen, self.max_len)
 
     def example(self, index: int) -> Example:

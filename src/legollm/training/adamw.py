@@ -27,8 +27,8 @@ class AdamW(GroupedOptimizer):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-    def move(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        state, lr, (beta1, beta2) = self.state[parameter], group["lr"], group["betas"]
+    def move(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        lr, (beta1, beta2) = group["lr"], group["betas"]
         if not state:
             state["step"] = 0
             state["mean"] = torch.zeros_like(parameter)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from legollm.components.moe import MoE
+from legollm.team import ALONE, Team
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +41,18 @@ def routing_loss(model: nn.Module, counted: Tensor) -> Tensor:
     return total
 
 
-def balance_figures(model: nn.Module) -> dict[str, float | int]:
-    """How evenly experts were used since the last call; empty for dense models, or if nothing was collected.
+def balance_figures(model: nn.Module, team: Team = ALONE) -> dict[str, float | int]:
+    """How evenly experts were used since the last call, by all processes; empty for dense models, or if nothing was
+    collected.
 
     busiest_expert: the most tokens one expert of any layer got, as a multiple of an even share: 1 is perfect.
     idle_experts: how many experts of all layers got none.
     """
-    loads = [layer.load for _, layer in routed_layers(model) if sum(layer.load)]
+    loads = [team.sums(*layer.load) for _, layer in routed_layers(model)]
+    loads = [load for load in loads if sum(load)]
     for _, layer in routed_layers(model):
         layer.load = [0] * len(layer.load)
     if not loads:
         return {}
     busiest = max(max(load) * len(load) / sum(load) for load in loads)
-    return {"busiest_expert": busiest, "idle_experts": sum(load.count(0) for load in loads)}
+    return {"busiest_expert": busiest, "idle_experts": sum(load.count(0.0) for load in loads)}

@@ -25,8 +25,8 @@ class Lion(GroupedOptimizer):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, weight_decay=weight_decay)
 
-    def move(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        state, lr, (beta1, beta2) = self.state[parameter], group["lr"], group["betas"]
+    def move(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        lr, (beta1, beta2) = group["lr"], group["betas"]
         if not state:
             state["mean"] = torch.zeros_like(parameter)
         for p, g, mean in in_blocks(parameter, grad, state["mean"]):

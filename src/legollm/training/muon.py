@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from legollm.parts import as_part_of, own_part, rows_of, whole
 from legollm.training.adamw import AdamW
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -38,27 +39,32 @@ class Muon(AdamW):
                 self.move_matrices(moving, group)
             else:
                 for parameter in moving:
-                    self.move(parameter, parameter.grad, group)
+                    self.move(own_part(parameter), own_part(parameter.grad), self.state[parameter], group)
 
     def move_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """Matrices of one shape are orthogonalised together: a few large products instead of many small ones."""
+        """Matrices of one shape are orthogonalised together: a few large products instead of many small ones.
+
+        Of a divided matrix each process remembers its rows; to orthogonalise it, each has to see all of them.
+        """
         by_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
         for parameter in parameters:
             assert parameter.grad is not None
-            state = self.state[parameter]
+            state, grad = self.state[parameter], own_part(parameter.grad)
             if not state:
-                state["mean"] = torch.zeros_like(parameter)
-            state["mean"].lerp_(parameter.grad, 1 - self.momentum)
-            ahead = parameter.grad.lerp(state["mean"], self.momentum)  # Nesterov: where the mean is going
+                state["mean"] = torch.zeros_like(grad)
+            state["mean"].lerp_(grad, 1 - self.momentum)
+            ahead = grad.lerp(state["mean"], self.momentum)  # Nesterov: where the mean is going
+            ahead = whole(as_part_of(ahead, parameter))
             wide = ahead if ahead.size(0) <= ahead.size(1) else ahead.mT
             by_shape.setdefault(tuple(wide.shape), []).append((parameter, wide))
         for shape, members in by_shape.items():
             updates = orthogonalised(torch.stack([wide for _, wide in members]), self.n_iterations)
             scale = 0.2 * max(shape) ** 0.5  # the root mean square of an AdamW update is about 0.2
             for (parameter, _), update in zip(members, updates, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                update = update if parameter.shape == update.shape else update.mT
-                parameter.add_(update.to(parameter.dtype), alpha=-group["lr"] * scale)
+                update = rows_of(update if parameter.shape == update.shape else update.mT, parameter)
+                part = own_part(parameter)
+                part.mul_(1 - group["lr"] * group["weight_decay"])
+                part.add_(update.to(part.dtype), alpha=-group["lr"] * scale)
 
 
 def orthogonalised(x: Tensor, n_iterations: int = 5) -> Tensor:

@@ -1,5 +1,6 @@
 """Which optimizer: how a gradient becomes a step, on which parameters, and how its memory is saved."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from legollm.errors import ConfigError
 from legollm.interfaces import Optimizer
+from legollm.parts import as_part_of, rows_of
 from legollm.training.adamw import AdamW
 from legollm.training.lion import Lion
 from legollm.training.muon import Muon, matrix_groups
@@ -95,19 +97,25 @@ STATE_KEYS = ("step", "mean", "square")
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimizer's memory as named tensors, such as `mean.PARAMETER`, `square.PARAMETER`, `step.PARAMETER`."""
+    """The optimizer's memory as named tensors, such as `mean.PARAMETER`, `square.PARAMETER`, `step.PARAMETER`.
+
+    Divided as the parameters are.
+    """
     tensors = {}
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"{key}.{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+                is_number = not isinstance(value, Tensor)
+                tensors[f"{key}.{name}"] = torch.tensor(value) if is_number else as_part_of(value, parameter)
     return tensors
 
 
-def restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`."""
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`, from whole tensors, into parameters that may be divided in any way."""
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             found = {key: tensors[f"{key}.{name}"] for key in STATE_KEYS if f"{key}.{name}" in tensors}
             for key, value in found.items():  # the number of steps is a number, the rest lies beside the parameter
-                optimizer.state[parameter][key] = int(value) if key == "step" else value.to(parameter.device)
+                optimizer.state[parameter][key] = (
+                    int(value) if key == "step" else rows_of(value, parameter).clone().to(parameter.device)
+                )

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from legollm.parts import own_part
+
 BLOCK = 1 << 17
 """Numbers that are moved at a time: all tensors of a step's arithmetic stay in the cache, 0.5 MB each."""
 
@@ -42,12 +44,12 @@ class GroupedOptimizer(ABC):
         """Move every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self.move(parameter, parameter.grad, group)
+                if parameter.grad is not None:  # each number moves by itself, on whichever process it lies
+                    self.move(own_part(parameter), own_part(parameter.grad), self.state[parameter], group)
 
     @abstractmethod
-    def move(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        """One parameter's step, in place."""
+    def move(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """One parameter's step, in place; state is what is remembered of it, empty at first."""
 
 
 def in_blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

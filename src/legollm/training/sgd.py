@@ -20,8 +20,8 @@ class SGD(GroupedOptimizer):
     ) -> None:
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
-    def move(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        state, lr = self.state[parameter], group["lr"]
+    def move(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        lr = group["lr"]
         if not state:
             state["mean"] = torch.zeros_like(parameter)
         for p, g, total in in_blocks(parameter, grad, state["mean"]):

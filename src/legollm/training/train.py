@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from legollm.device import Device, Precision, autocast, pick_precision
 from legollm.errors import ConfigError, DivergedError
 from legollm.interfaces import BatchSource, MetricLog, Objective, Optimizer
+from legollm.parts import n_not_finite, whole
+from legollm.team import ALONE, Team
 from legollm.training.balance import balance_figures
+from legollm.training.distributed import Alone, Parallel
 
 MAX_SKIPS = 3
 """Steps in a row whose loss or gradient is not finite before the run stops."""
@@ -25,9 +28,11 @@ class TrainConfig:
     max_steps: int = 1000
     """Optimizer steps of the whole run."""
     batch_size: int = 16
-    """Rows of one micro-batch."""
+    """Rows of one micro-batch; with torchrun, in each process."""
     grad_accum: int = 1
     """Micro-batches per step; k of b rows give exactly the gradient of one of k * b rows."""
+    parallel: Parallel = "auto"
+    """With torchrun: ddp (auto) has the whole model in every process, fsdp divides it among them."""
     seq_len: int | None = None
     """Tokens per row; null takes the model's max_seq_len."""
     grad_clip: float = 1.0
@@ -110,31 +115,38 @@ def train(
     evaluate: Callable[[TrainState], None],
     save: Callable[[TrainState], None],
     stop: Callable[[], bool] = lambda: False,
+    team: Team = ALONE,
+    engine: Alone | None = None,
 ) -> None:
     """Minimise `objective` until cfg.max_steps, or until `stop` says so; a resumed `state` continues where it was.
+
+    team, engine: the processes that share each step, and how they share `model`; without them, this process does all.
 
     Raises:
         DivergedError: MAX_SKIPS steps in a row had a loss or a gradient that is not finite; none of them was applied.
     """
     device = next(model.parameters()).device
     precision = pick_precision(cfg.precision, device)
+    engine = engine or Alone(model)
     since, tokens_since = time.perf_counter(), 0
     model.train()
-    while state.step < cfg.max_steps and not stop():
+    while state.step < cfg.max_steps and not team.any(stop()):
         lr = learning_rate(state.step)
         for group in optimizer.param_groups:
             group["lr"] = lr
         micro_batches = [on_device(next(batches), device) for _ in range(cfg.grad_accum)]
-        n_terms = sum(objective.n_terms(batch) for batch in micro_batches)
+        n_terms = int(team.sums(sum(objective.n_terms(batch) for batch in micro_batches))[0])
         total: Tensor | float = 0.0
-        for batch in micro_batches:
-            with autocast(precision, device):
-                # Over the terms of the whole step: how it was split into micro-batches leaves no trace.
-                part = objective(model, batch) / max(n_terms, 1)
-            part.backward()  # type: ignore[no-untyped-call]
+        for i, batch in enumerate(micro_batches, start=1):
+            with engine.passes(is_last=i == cfg.grad_accum):
+                with autocast(precision, device):
+                    # Over the terms of the whole step: how it was split, and among whom, leaves no trace.
+                    part = objective(engine.model, batch) / max(n_terms, 1)
+                part.backward()  # type: ignore[no-untyped-call]
             total = total + part.detach()
-        grad_norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-        loss, norm = float(total), float(grad_norm)
+            team.moved()
+        grad_norm = whole(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+        loss, norm = team.sums(float(total))[0], float(grad_norm)
         if math.isfinite(loss) and math.isfinite(norm):
             if cfg.grad_clip:  # only now: scaling by a norm that is not finite would hide where it came from
                 nn.utils.clip_grads_with_norm_(model.parameters(), cfg.grad_clip, grad_norm)
@@ -159,17 +171,19 @@ def train(
                 grad_norm=norm,
                 tokens=state.n_tokens,
                 tokens_per_s=rate,
-                **balance_figures(model),
+                **balance_figures(model, team),
             )
             since, tokens_since = time.perf_counter(), 0
         paused = time.perf_counter()
         if due(state.step, cfg.eval_every) or state.step == cfg.max_steps:
             model.eval()
-            evaluate(state)
+            with team.paused():
+                evaluate(state)
             model.train()
         is_best = cfg.save_every > 0 and state.step == state.best_step
         if due(state.step, cfg.save_every) or is_best or state.step == cfg.max_steps:
-            save(state)
+            with team.paused():
+                save(state)
         since += time.perf_counter() - paused  # evaluation and saving are not training time
 
 
@@ -187,9 +201,9 @@ def on_device(batch: Any, device: torch.device) -> Any:
 
 def diverged(model: nn.Module, step: int, loss: float, norm: float, lr: float) -> DivergedError:
     """What is known at the moment of divergence: a line for the user, and each gradient's norm for the file."""
-    norms = {name: float(p.grad.norm()) for name, p in model.named_parameters() if p.grad is not None}
+    norms = {name: float(whole(p.grad.norm())) for name, p in model.named_parameters() if p.grad is not None}
     bad = [name for name, value in norms.items() if not math.isfinite(value)]
-    spoiled = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+    spoiled = [name for name, p in model.named_parameters() if n_not_finite(p)]
     where = f"; gradients not finite in {first_three(bad)}" if bad else ""
     weights = (
         f"weights not finite in {first_three(spoiled)}: the last checkpoint is before that"

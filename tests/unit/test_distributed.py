@@ -1,0 +1,107 @@
+"""Two processes that share each step are one process with all the rows: copies (DDP) and parts (FSDP2)."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import legollm
+from legollm.checkpoints.state import load_state
+from legollm.commands.fit import fit, team_of
+from legollm.data.loader import IGNORED
+from legollm.errors import ConfigError
+from legollm.interfaces import Batch
+from legollm.team import Team, check_same
+from legollm.training.metrics import read_rows
+from processes import ended, start
+from tiny_run import MODEL, TinyRun, open_job, tiny_run
+
+PLAIN = replace(MODEL, dropout=0.0, n_layers=2)
+
+
+class Ragged:
+    """Batches in which some rows have many targets and others few."""
+
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+
+    def __next__(self) -> Batch:
+        tokens, targets = next(self.batches)
+        return Batch(tokens, targets.masked_fill((tokens % 3 == 0) | (tokens[:, :1] % 2 == 0), IGNORED))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        self.batches.load_state_dict(state)
+
+
+def trained(cfg: TinyRun, team: Team | None = None) -> None:
+    job = open_job(cfg, **({"team": team} if team else {}))
+    fit(replace(job, batches=Ragged(job.batches)))
+
+
+def tiny(folder: Path, **loop: Any) -> TinyRun:
+    """eps: a key's bias has no gradient but what is rounded, and an AdamW without it would make full steps of that."""
+    cfg = tiny_run(folder, **({"max_steps": 6, "eval_every": 3, "grad_accum": 2} | loop))
+    return replace(cfg, model=PLAIN, optim=replace(cfg.optim, eps=1e-4))
+
+
+def both_engines(root: Path) -> None:
+    """What each of two processes does."""
+    cfgs = [tiny(root / parallel, batch_size=2, parallel=parallel) for parallel in ("ddp", "fsdp")]
+    with team_of(cfgs[0]) as team:
+        for cfg in cfgs:
+            trained(cfg, team)
+        trained(replace(cfgs[1], optim=replace(cfgs[1].optim, name="muon"), run=root / "muon"), team)
+        with pytest.raises(ConfigError, match=r"^b: process 0 has 0, process 1 has 1; start all processes"):
+            check_same(team, {"a": 1, "b": team.rank})
+        (root / f"{team.rank}.json").write_text(json.dumps([team.sums(team.rank, 0.5), team.any(team.leads)]))
+
+
+def losses(folder: Path) -> list[float]:
+    rows = read_rows(folder / "metrics.jsonl")
+    return [row[key] for row in rows for key in ("loss", "grad_norm", "val_loss") if key in row]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("distributed")
+    processes = start(2, both_engines, root)
+    trained(tiny(root / "one", batch_size=4))
+    cfg = tiny(root / "one-muon", batch_size=4)
+    trained(replace(cfg, optim=replace(cfg.optim, name="muon")))
+    assert ended(processes) == [0, 0]
+    return root
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_equal_one(root: Path, parallel: str) -> None:
+    assert losses(root / parallel) == pytest.approx(losses(root / "one"), abs=1e-6)
+    mine, one = (legollm.load(root / name).model.state_dict() for name in (parallel, "one"))
+    for name in one:
+        torch.testing.assert_close(mine[name], one[name], rtol=0, atol=1e-6, msg=name)
+
+
+def test_an_optimizer_that_needs_whole_matrices_gets_them(root: Path) -> None:
+    """Less close: what bfloat16 rounds up in one of them, it may round down in the other."""
+    assert losses(root / "muon") == pytest.approx(losses(root / "one-muon"), abs=1e-4)
+
+
+def test_a_divided_checkpoint_holds_what_a_whole_one_does(root: Path) -> None:
+    files = {path.name for path in (root / "fsdp" / "checkpoint").iterdir()}
+    assert {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"} < files
+    divided, whole = (load_state(root / name / "checkpoint") for name in ("fsdp", "ddp"))
+    assert divided.values["loop"] | {"seconds": 0} == pytest.approx(whole.values["loop"] | {"seconds": 0}, abs=1e-6)
+    assert divided.values["batches"] == whole.values["batches"]
+    assert divided.tensors.keys() == whole.tensors.keys()
+    assert "rng.cpu.1" in whole.tensors
+    for name in whole.tensors.keys() - {"rng.cpu", "rng.cpu.1"}:
+        torch.testing.assert_close(divided.tensors[name], whole.tensors[name], rtol=0, atol=1e-6, msg=name)
+
+
+def test_numbers_of_all_processes_come_to_each(root: Path) -> None:
+    assert [json.loads((root / f"{rank}.json").read_text()) for rank in (0, 1)] == [[[1.0, 1.0], True]] * 2
