@@ -9,6 +9,7 @@ LegoLLMError                     exit status 1
 ├── CheckpointError  OSError     1  a folder that is no checkpoint, or does not fit the model
 │   └── IntegrityError           5  a file whose content is not what its manifest says
 ├── PeerError        ConnectionError  1  another process of the same run is gone
+├── TooLargeError    MemoryError 1  a model or a single row that does not fit into memory
 ├── DivergedError    ArithmeticError  4  training met numbers that are not finite and stopped
 └── Interrupted                  3  a signal ended the run after its state was saved
 
@@ -65,6 +66,10 @@ class IntegrityError(CheckpointError):
 
 class PeerError(LegoLLMError, ConnectionError):
     """Another process of the same run is gone, and this one cannot go on without it."""
+
+
+class TooLargeError(LegoLLMError, MemoryError):
+    """A model, or a single row of a batch, that does not fit into the memory there is."""
 
 
 class DivergedError(LegoLLMError, ArithmeticError):

@@ -1,5 +1,6 @@
 """Costs found without memory are those of the real model: every product, every byte."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from legollm.components.moe import MoE
 from legollm.components.routing import Router, Soft, TopK
 from legollm.evaluation.cost import Cost, cost_of
 from legollm.generation.cache import FullCache
+from legollm.transforms.recompute import Recompute, recompute
 from tiny_models import TINY, tiny_config
 
 T = 12
@@ -160,3 +162,18 @@ def test_a_model_larger_than_any_memory() -> None:
     cfg = GPT2Config(max_seq_len=2048, n_layers=8, n_heads=96, d_model=12_288 * 8)
     cost = cost_of(lambda: ARCHITECTURES["gpt2"].build(cfg), 64)
     assert cost.n_parameters > 9e11  # 3.6 TB in float32
+
+
+def test_blocks_that_are_computed_again_keep_what_they_read_and_nothing_else() -> None:
+    def kept(which: Recompute, n_layers: int) -> int:
+        def build() -> nn.Module:
+            model = ARCHITECTURES["gpt2"].build(replace(tiny_config("gpt2"), n_layers=n_layers))
+            recompute(model, which)
+            return model
+
+        return cost_of(build, T, batch_size=3).kept_bytes
+
+    read = 4 * 3 * T * tiny_config("gpt2").d_model
+    assert kept("full", 4) - kept("full", 3) == read
+    assert kept("full", 4) < kept(2, 4) < kept("none", 4)
+    assert kept("none", 4) - kept("none", 3) > 10 * read

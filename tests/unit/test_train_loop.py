@@ -1,7 +1,7 @@
 """The training loop: exact accumulation, the guard against numbers that are not finite, and what happens when."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from legollm.evaluation.loss import Loss, mean_loss
 from legollm.interfaces import Batch
 from legollm.training.objective import IGNORED, NextToken
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors
-from legollm.training.train import MAX_SKIPS, TrainConfig, TrainState, due, train
+from legollm.training.train import MAX_SKIPS, TrainConfig, TrainState, due, layer_norms, train
 
 V = 7
 
@@ -280,7 +280,73 @@ def test_three_in_a_row_stop_the_run_and_name_the_layer() -> None:
     assert math.isfinite(float(details["grad_norms"]["head.weight"]))  # the others are as they were
     assert math.isfinite(float(details["grad_norms"]["embed.weight"]))
     assert float(details["lr"]) == 0.05
+    assert details["layers"]["head"] == "nan"
+    assert details["layers"]["embed"] == details["grad_norms"]["embed.weight"]
+    assert details["last_losses"] == state.losses
+    assert details["last_grad_norms"] == state.norms
+    assert len(state.norms) == 2  # of the two good steps
+    assert details["batches_of_step"] == {"n_taken": 4}  # load it into the source, and the batch of step 5 is the next
     assert state.n_skips == MAX_SKIPS == 3
+
+
+def test_layers_are_blocks_and_what_stands_beside_them() -> None:
+    norms = {"embed.weight": 1.0, "blocks.0.attn.q": 3.0, "blocks.0.ffn": 4.0, "blocks.1.ffn": math.nan, "norm": 2.0}
+    assert str(layer_norms(norms)) == "{'embed': 1.0, 'blocks.0': 5.0, 'blocks.1': nan, 'norm': 2.0}"
+
+
+def test_a_number_that_is_none_in_the_embedding_is_named_and_nothing_is_made_worse() -> None:
+    model = Toy()
+    state, _, optimizer = run(model, Fixed(some_batches(4)), max_steps=2)
+    with torch.no_grad():
+        model.embed.weight[:, 0] = math.nan
+    before = weights(model)
+    with pytest.raises(DivergedError, match=r"weights not finite in embed\.weight: the last checkpoint is before that"):
+        run(model, Fixed(some_batches(4)), state=state, optimizer=optimizer, max_steps=9)
+    assert state.step == 4
+    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, weights(model), strict=True))
+
+
+# spikes
+
+
+class Louder(NextToken):
+    """NextToken times 1000 in some steps, counted from 0."""
+
+    def __init__(self, steps: set[int]) -> None:
+        self.steps, self.step = steps, -1
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        self.step += 1
+        return super().__call__(model, batch) * (1000.0 if self.step in self.steps else 1.0)
+
+
+def test_a_spike_is_left_out_if_that_is_asked_for() -> None:
+    """The step is as if it had never been, but for its place in the window."""
+    batches = some_batches(30)
+    without = [batch for i, batch in enumerate(batches) if i != 25]
+    clean, spiked = Toy(), Toy()
+    run(clean, Fixed(without), max_steps=29)
+    state, journal, _ = run(spiked, Fixed(batches), objective=Louder({25}), max_steps=30, spike_factor=20)
+    assert same_bits(weights(clean), weights(spiked))
+    assert [step for step, row in journal.rows if "spike" in row] == [26]
+    assert state.n_skips == 0
+    assert len(state.norms) == 30
+
+
+def test_spikes_are_taken_by_default_and_mentioned_once(caplog: pytest.LogCaptureFixture) -> None:
+    _, journal, _ = run(Toy(), Fixed(some_batches(30)), objective=Louder({25, 26}), max_steps=30)
+    assert not any("spike" in row for _, row in journal.rows)
+    (line,) = [record.getMessage() for record in caplog.records if "gradient's norm" in record.getMessage()]
+    assert line.startswith("step 26: the gradient's norm is ")
+    assert "lower optim.lr or give train.spike_factor=10" in line
+
+
+def test_what_stays_large_becomes_usual() -> None:
+    """Otherwise a run whose gradients have grown for good would never make another step."""
+    loud = Louder(set(range(30, 300)))
+    _, journal, _ = run(Toy(), Fixed(some_batches(9)), objective=loud, max_steps=160, spike_factor=20, lr=1e-4)
+    skipped = [step for step, row in journal.rows if "spike" in row]
+    assert skipped == list(range(31, 61))  # as many as were usual before
 
 
 def test_a_finite_step_resets_the_count() -> None:
@@ -372,16 +438,16 @@ def test_evaluation_sees_no_dropout_and_training_does() -> None:
         modes.append(model.training)
         losses.extend(mean_loss(model, NextToken(), held_out) for _ in range(2))
 
-    def watched() -> Iterator[Batch]:
-        for batch in some_batches(3):
+    class Watched(Fixed):
+        def __next__(self) -> Any:
             modes.append(model.training)
-            yield batch
+            return super().__next__()
 
     optimizer = build_optimizer(model, OptimConfig())
     train(
         model,
         NextToken(),
-        watched(),  # type: ignore[arg-type]
+        Watched(some_batches(3)),
         optimizer,
         cfg,
         learning_rate=lambda step: 0.01,

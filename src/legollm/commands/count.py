@@ -31,7 +31,7 @@ def count(job: Job, ids: NDArray[np.integer]) -> TrainState:
     numbers.rewind(0)
     one_step = replace(job.train, max_steps=1, precision="float32")
     with choose_view(1, title=job.title, lines=job.lines) as view:
-        run = Run(replace(job, model=model.eval(), model_config=config), one_step, root, None, numbers, view)
+        run = Run(replace(job, model=model.eval(), model_config=config), one_step, root, None, numbers, view, state)
         run.log(state.step, tokens=state.n_tokens, tokens_per_s=state.n_tokens / state.seconds)
         run.evaluate(state)
         run.save(state)

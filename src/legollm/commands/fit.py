@@ -32,17 +32,19 @@ from legollm.commands.run_lock import locked
 from legollm.commands.view import NoView, View, choose_view
 from legollm.config import to_tree, to_yaml
 from legollm.device import keep_freed_memory, pick_device, pick_precision, seed_of
-from legollm.errors import CheckpointError, ConfigError, DivergedError, IntegrityError, Interrupted
+from legollm.errors import CheckpointError, ConfigError, DivergedError, IntegrityError, Interrupted, TooLargeError
 from legollm.evaluation.loss import mean_loss
 from legollm.interfaces import BatchSource, Objective, Optimizer, Tokenizer
 from legollm.parts import is_divided
 from legollm.team import ALONE, Team
+from legollm.training.alarms import warn_of_first_loss, warn_of_plateau
 from legollm.training.distributed import shared
 from legollm.training.metrics import JsonLines, Value
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors, restore_optimizer
 from legollm.training.schedule import learning_rate
 from legollm.training.together import together
 from legollm.training.train import TrainConfig, TrainState, train
+from legollm.transforms.recompute import recompute
 from legollm.whole_file import write_whole
 
 log = logging.getLogger(__name__)
@@ -118,6 +120,7 @@ def fit_alone(job: Job) -> TrainState:
         return state
     if start:
         load_weights(job.model, job.arch, job.model_config, start)
+    recompute(job.model, job.train.recompute)
     engine = shared(job.model.to(device), job.train.parallel, team)
     optimizer = build_optimizer(job.model, job.optim)
     torch.manual_seed(seed_of(job.seed, of_rank("dropout", team.rank)))
@@ -141,7 +144,7 @@ def fit_alone(job: Job) -> TrainState:
     with Signals() as signals, screen as view:
         if start:
             view.note(f"continuing {start} at step {state.step}")
-        run = Run(job, cfg, root, optimizer, numbers, view)
+        run = Run(job, cfg, root, optimizer, numbers, view, state)
         if saved:
             restore_rng(saved.tensors, team, otherwise=seed_of(job.seed, f"dropout.{team.rank}/{state.step}"))
         try:
@@ -160,6 +163,11 @@ def fit_alone(job: Job) -> TrainState:
                 team=team,
                 engine=engine,
             )
+        except torch.OutOfMemoryError as error:  # not in the passes over a batch, which the loop divides
+            raise TooLargeError(
+                f"step {state.step}: out of memory outside of the passes over a batch; give a smaller train.batch_size "
+                f"or model; the same command continues from the newest checkpoint ({str(error).splitlines()[0]})"
+            ) from error
         except DivergedError as error:
             if not team.leads:
                 raise
@@ -186,9 +194,11 @@ class Run:
         optimizer: Optimizer | None,
         numbers: JsonLines,
         view: View,
+        state: TrainState,
     ) -> None:
         self.job, self.cfg, self.root, self.optimizer = job, cfg, root, optimizer
         self.numbers, self.view = numbers, view
+        self.state, self.is_new = state, state.step == 0
         self.saved_step = -1
 
     def learning_rate(self, step: int) -> float:
@@ -206,6 +216,9 @@ class Run:
     def log(self, step: int, **values: Value) -> None:
         if not self.job.team.leads:
             return
+        if self.is_new and self.state.first_loss is not None:
+            warn_of_first_loss(self.state.first_loss, self.job.tokenizer.vocab_size)
+            self.is_new = False
         values |= self.job.figures()
         self.note(step, **values)
         shown = dict(values)
@@ -232,6 +245,7 @@ class Run:
         text = self.job.sample(self.job.model) if self.job.sample and writes else ""
         if not team.leads:
             return
+        warn_of_plateau(state.step, state.best_step, state.best_loss, self.cfg.eval_every)
         self.note(state.step, **values, **({"sample": text} if text else {}))
         self.view.metrics(state.step, values)
         if text:

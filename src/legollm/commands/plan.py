@@ -27,6 +27,7 @@ from legollm.evaluation.cost import Cost, cost_of
 from legollm.interfaces import Tokenizer
 from legollm.tokenizers import ByteTokenizer, load_tokenizer
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors
+from legollm.transforms.recompute import recompute
 
 if TYPE_CHECKING:
     AnyConfig: TypeAlias = Any
@@ -95,7 +96,9 @@ def figures_of(cfg: PlanRun) -> dict[str, Any]:
     precision = pick_precision(cfg.train.precision, pick_device(cfg.train.device))
 
     def build() -> nn.Module:
-        return cast(nn.Module, row.build(cfg.model))
+        model = cast(nn.Module, row.build(cfg.model))
+        recompute(model, cfg.train.recompute)
+        return model
 
     cost = cost_of(build, seq_len, batch_size=cfg.train.batch_size, precision=precision)
     n_tokens = cfg.train.batch_size * cfg.train.grad_accum * seq_len

@@ -20,6 +20,7 @@ from legollm.components.encoder_decoder import EncoderDecoder
 from legollm.components.moe import MoE
 from legollm.components.positions import LearnedPositionEmbedding, TokenEmbedding
 from legollm.device import autocast
+from legollm.transforms.recompute import Forgetful
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,9 @@ def kept_bytes(model: nn.Module, texts: Sequence[Tensor], precision: str) -> int
             kept[storage_of(tensor)] = tensor  # held, so that its memory's number is not given to another
         return tensor
 
+    for block in model.modules():
+        if isinstance(vars(block).get("forward"), Forgetful):  # all that it keeps is what it reads
+            block.register_forward_pre_hook(lambda block, args: (keep(args[0]), None)[1])
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         with autocast(precision, torch.device("cpu")):
             logits = model(*texts).float()

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,8 +15,11 @@ from legollm.errors import ConfigError, DivergedError
 from legollm.interfaces import BatchSource, MetricLog, Objective, Optimizer
 from legollm.parts import n_not_finite, whole
 from legollm.team import ALONE, Team
+from legollm.training.alarms import WINDOW, usual, warn_of_spike
 from legollm.training.balance import balance_figures
 from legollm.training.distributed import Alone, Parallel
+from legollm.training.memory import within_memory
+from legollm.transforms.recompute import Recompute
 
 MAX_SKIPS = 3
 """Steps in a row whose loss or gradient is not finite before the run stops."""
@@ -37,6 +41,11 @@ class TrainConfig:
     """Tokens per row; null takes the model's max_seq_len."""
     grad_clip: float = 1.0
     """The gradient's norm is scaled down to this; 0 leaves it alone."""
+    spike_factor: float = 0.0
+    """A step whose gradient norm is more than this many times the median of the last 100 is left out; 0 is never."""
+    recompute: Recompute = "none"
+    """Blocks that keep nothing for the backward pass but compute it again: none, full for all, or a number n for every
+    n-th one. Less memory, slower steps, the same gradients."""
     precision: Precision = "auto"
     """Of matrix products: float32, bfloat16, or auto, which measures what is faster here. Weights stay float32."""
     device: Device = "auto"
@@ -65,9 +74,11 @@ class TrainConfig:
         }.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: must be at least {least}, found {getattr(self, name)}")
-        for name in ("eval_every", "save_every", "grad_clip"):
+        for name in ("eval_every", "save_every", "grad_clip", "spike_factor"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: must not be negative, found {getattr(self, name)}")
+        if self.recompute not in ("none", "full") and int(self.recompute) < 1:
+            raise ConfigError(f"recompute: none, full or a number from 1, found {self.recompute}")
         if self.seq_len is not None and self.seq_len < 1:
             raise ConfigError(f"seq_len: must be at least 1, found {self.seq_len}")
         if self.keep < 2:
@@ -92,6 +103,19 @@ class TrainState:
     """The lowest validation loss so far, in nats per token."""
     best_step: int | None = None
     """The step it was measured at."""
+    first_loss: float | None = None
+    """The training loss of the first step."""
+    losses: list[float] = field(default_factory=list)
+    """Training losses of the last steps that were finite."""
+    norms: list[float] = field(default_factory=list)
+    """Gradient norms of the same steps; their median decides what a spike is."""
+    max_rows: int | None = None
+    """Rows of a micro-batch that fit into memory, where batch_size of them did not."""
+
+    def remember(self, loss: float, norm: float) -> None:
+        """Of the last WINDOW steps."""
+        self.first_loss = loss if self.first_loss is None else self.first_loss
+        self.losses, self.norms = [*self.losses, loss][-WINDOW:], [*self.norms, norm][-WINDOW:]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -124,6 +148,7 @@ def train(
 
     Raises:
         DivergedError: MAX_SKIPS steps in a row had a loss or a gradient that is not finite; none of them was applied.
+        TooLargeError: not even a single row fits into the device's memory.
     """
     device = next(model.parameters()).device
     precision = pick_precision(cfg.precision, device)
@@ -134,29 +159,30 @@ def train(
         lr = learning_rate(state.step)
         for group in optimizer.param_groups:
             group["lr"] = lr
+        place = dict(batches.state_dict())
         micro_batches = [on_device(next(batches), device) for _ in range(cfg.grad_accum)]
         n_terms = int(team.sums(sum(objective.n_terms(batch) for batch in micro_batches))[0])
-        total: Tensor | float = 0.0
-        for i, batch in enumerate(micro_batches, start=1):
-            with engine.passes(is_last=i == cfg.grad_accum):
-                with autocast(precision, device):
-                    # Over the terms of the whole step: how it was split, and among whom, leaves no trace.
-                    part = objective(engine.model, batch) / max(n_terms, 1)
-                part.backward()  # type: ignore[no-untyped-call]
-            total = total + part.detach()
-            team.moved()
+        gradients = partial(summed_gradients, engine, objective, n_terms, autocast(precision, device), team)
+        total, state.max_rows = within_memory(gradients, model, micro_batches, state.max_rows, team)
         grad_norm = whole(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
         loss, norm = team.sums(float(total))[0], float(grad_norm)
-        if math.isfinite(loss) and math.isfinite(norm):
+        is_finite = math.isfinite(loss) and math.isfinite(norm)
+        is_spike = is_finite and cfg.spike_factor > 0 and norm > cfg.spike_factor * usual(state.norms)
+        if is_finite and not is_spike:
+            warn_of_spike(state.step + 1, norm, state.norms)
             if cfg.grad_clip:  # only now: scaling by a norm that is not finite would hide where it came from
                 nn.utils.clip_grads_with_norm_(model.parameters(), cfg.grad_clip, grad_norm)
             optimizer.step()
+        elif is_spike:
+            log(state.step + 1, loss=loss, grad_norm=norm, lr=lr, spike=norm / usual(state.norms))
+        if is_finite:
+            state.remember(loss, norm)  # also of a spike: what lasts becomes usual
             state.n_skips = 0
         else:
             state.n_skips += 1
             log(state.step + 1, loss=loss, grad_norm=norm, lr=lr, skipped=state.n_skips)
             if state.n_skips >= MAX_SKIPS:
-                raise diverged(model, state.step, loss, norm, lr)
+                raise diverged(model, state, loss, norm, lr, place)
         optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.n_tokens += n_terms
@@ -187,6 +213,22 @@ def train(
         since += time.perf_counter() - paused  # evaluation and saving are not training time
 
 
+def summed_gradients(
+    engine: Alone, objective: Objective, n_terms: int, precise: torch.autocast, team: Team, micro_batches: list[Any]
+) -> Tensor:
+    """Add the gradients of all micro-batches to those of the parameters -> this process's share of the loss, ()."""
+    total = torch.zeros(())
+    for i, batch in enumerate(micro_batches, start=1):
+        with engine.passes(is_last=i == len(micro_batches)):
+            with precise:
+                # Over the terms of the whole step: how it was split, and among whom, leaves no trace.
+                part = objective(engine.model, batch) / max(n_terms, 1)
+            part.backward()  # type: ignore[no-untyped-call]
+        total = total + part.detach()
+        team.moved()
+    return total
+
+
 def due(step: int, every: int) -> bool:
     """Whether something that happens every `every` steps happens now; 0 is never."""
     return every > 0 and step % every == 0
@@ -199,8 +241,12 @@ def on_device(batch: Any, device: torch.device) -> Any:
     return type(batch)(*(part.to(device, non_blocking=True) if isinstance(part, Tensor) else part for part in batch))
 
 
-def diverged(model: nn.Module, step: int, loss: float, norm: float, lr: float) -> DivergedError:
-    """What is known at the moment of divergence: a line for the user, and each gradient's norm for the file."""
+def diverged(
+    model: nn.Module, state: TrainState, loss: float, norm: float, lr: float, place: Mapping[str, Any]
+) -> DivergedError:
+    """What is known at the moment of divergence: a line for the user, and for the file the last good steps, the
+    gradient's norm in each layer and parameter, and the place in the data where the batches of this step begin."""
+    step = state.step
     norms = {name: float(whole(p.grad.norm())) for name, p in model.named_parameters() if p.grad is not None}
     bad = [name for name, value in norms.items() if not math.isfinite(value)]
     spoiled = [name for name, p in model.named_parameters() if n_not_finite(p)]
@@ -217,9 +263,22 @@ def diverged(model: nn.Module, step: int, loss: float, norm: float, lr: float) -
             "step": step + 1,
             "loss": str(loss),
             "lr": lr,
+            "last_losses": state.losses[-20:],
+            "last_grad_norms": state.norms[-20:],
+            "batches_of_step": dict(place),
+            "layers": {name: str(value) for name, value in layer_norms(norms).items()},
             "grad_norms": {name: str(value) for name, value in norms.items()},
         },
     )
+
+
+def layer_norms(norms: Mapping[str, float]) -> dict[str, float]:
+    """The norms of whole layers, of those of their parameters: `blocks.3`, `embed`."""
+    layers: dict[str, list[float]] = {}
+    for name, value in norms.items():
+        first, *others = name.split(".")
+        layers.setdefault(f"{first}.{others[0]}" if others and others[0].isdigit() else first, []).append(value)
+    return {name: math.hypot(*values) for name, values in layers.items()}
 
 
 def first_three(names: Sequence[str]) -> str:
