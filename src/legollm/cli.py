@@ -59,6 +59,9 @@ VERBS = {
     "export": Verb("export", "export", "write a model for other programs, as a Hugging Face folder or GGUF"),
     "check": Verb("check", "check", "run everything a brick or a model promises, also on one of your own"),
     "plan": Verb("plan", "plan", "what a model and its training cost: parameters, FLOPs, memory"),
+    "bench speedrun": Verb(
+        "bench_speedrun", "speedrun", "time from a command to a given loss on Tiny Shakespeare, also against nanoGPT"
+    ),
     "inspect": Verb("inspect_model", "inspect", "the parts of a model, as a table or a picture"),
     "eject": Verb("eject", "eject", "write an architecture as one self-contained file"),
 }

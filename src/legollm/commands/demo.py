@@ -69,7 +69,7 @@ class DemoRun:
         default_factory=lambda: SftRun(
             data=ConversationConfig(n_examples=6_000, n_turns=3),
             optim=OptimConfig(name="muon", lr=5e-3, schedule="wsd", warmup_steps=20, decay_fraction=0.6),
-            train=TrainConfig(max_steps=450, batch_size=12, eval_every=150, save_every=150),
+            train=TrainConfig(max_steps=500, batch_size=12, eval_every=250, save_every=250),
         )
     )
     n_questions: int = 300

@@ -19,6 +19,12 @@ class Example(NamedTuple):
     """For each id whether the model is to learn to write it."""
 
 
+RUN = 12
+"""Examples of about one length that follow each other."""
+BUCKET = 32 * RUN
+"""Shuffled examples that are sorted by length to make runs of."""
+
+
 class ExampleBatches:
     """A BatchSource of conversations: shuffled epochs, each example once, rows padded to the longest of their batch.
 
@@ -68,8 +74,14 @@ class ExampleBatches:
         return self.examples[self.order[place]]
 
     def order_of(self, epoch: int) -> list[int]:
+        """Shuffled, but examples of about one length follow each other: less padding, the same examples."""
         rng = generator(self.seed, f"examples/{epoch}")
-        return torch.randperm(len(self.examples), generator=rng).tolist()
+        shuffled: list[int] = torch.randperm(len(self.examples), generator=rng).tolist()
+        runs = []
+        for start in range(0, len(shuffled), BUCKET):
+            bucket = sorted(shuffled[start : start + BUCKET], key=lambda i: len(self.examples[i].ids))
+            runs += [bucket[first : first + RUN] for first in range(0, len(bucket), RUN)]
+        return [i for place in torch.randperm(len(runs), generator=rng).tolist() for i in runs[place]]
 
     def state_dict(self) -> dict[str, Any]:
         return {"n_seen": self.n_seen, **self.identity()}
