@@ -17,7 +17,7 @@ from legollm.parts import own_part
 BLOCK = 1 << 19
 """Numbers that are moved at a time: the tensors of a step's arithmetic, 2 MB each, stay in the processor's cache.
 
-Smaller blocks are no faster, and every pass over one makes threads wait for each other, which is dear on a busy machine.
+Smaller blocks are no faster, and each pass over one makes threads wait for each other: dear on a busy machine.
 """
 
 
