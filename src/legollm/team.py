@@ -89,7 +89,7 @@ class Team:
             self.store.set(key, json.dumps([text, 0]))
             return text
         while not self.store.check([key]):
-            if self.store.check(["left/0"]):  # it ended before it came to this, and has said why
+            if self.store.check(["left/0"]) and not self.store.check([key]):  # it ended before it came to this
                 raise SystemExit(1)
             time.sleep(0.05)
         text, status = json.loads(self.store.get(key))

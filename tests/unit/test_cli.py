@@ -358,3 +358,13 @@ def test_the_defaults_of_a_verb_are_not_those_of_the_parts() -> None:
     assert changed.optim.lr == usual.optim.lr
     assert changed.train.max_steps == usual.train.max_steps
     assert config.to_tree(changed)["optim"] | {"weight_decay": 0.1} == config.to_tree(usual)["optim"]
+
+
+def test_a_verb_for_one_process_is_refused_in_many(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["demo"]) == 2
+    assert capsys.readouterr().err == (
+        "legollm: demo: runs in one process, and WORLD_SIZE is 2; start it without torchrun, which is for train, sft, "
+        "seq2seq train, classify train\n"
+    )
+    assert main(["demo", "--help"]) == 0

@@ -56,7 +56,8 @@ def both_engines(root: Path) -> None:
     with team_of(cfgs[0]) as team:
         for cfg in cfgs:
             trained(cfg, team)
-        trained(replace(cfgs[1], optim=replace(cfgs[1].optim, name="muon"), run=root / "muon"), team)
+        cfg = tiny(root / "muon", batch_size=2, parallel="fsdp", recompute="full")
+        trained(replace(cfg, optim=replace(cfg.optim, name="muon")), team)
         with pytest.raises(ConfigError, match=r"^b: process 0 has 0, process 1 has 1; start all processes"):
             check_same(team, {"a": 1, "b": team.rank})
         (root / f"{team.rank}.json").write_text(json.dumps([team.sums(team.rank, 0.5), team.any(team.leads)]))

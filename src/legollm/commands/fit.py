@@ -38,7 +38,7 @@ from legollm.interfaces import BatchSource, Objective, Optimizer, Tokenizer
 from legollm.parts import is_divided
 from legollm.team import ALONE, Team
 from legollm.training.alarms import warn_of_first_loss, warn_of_plateau
-from legollm.training.distributed import shared
+from legollm.training.distributed import Alone, shared
 from legollm.training.metrics import JsonLines, Value
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors, restore_optimizer
 from legollm.training.schedule import learning_rate
@@ -144,7 +144,7 @@ def fit_alone(job: Job) -> TrainState:
     with Signals() as signals, screen as view:
         if start:
             view.note(f"continuing {start} at step {state.step}")
-        run = Run(job, cfg, root, optimizer, numbers, view, state)
+        run = Run(job, cfg, root, optimizer, numbers, view, state, engine)
         if saved:
             restore_rng(saved.tensors, team, otherwise=seed_of(job.seed, f"dropout.{team.rank}/{state.step}"))
         try:
@@ -195,10 +195,12 @@ class Run:
         numbers: JsonLines,
         view: View,
         state: TrainState,
+        engine: Alone | None = None,
     ) -> None:
         self.job, self.cfg, self.root, self.optimizer = job, cfg, root, optimizer
         self.numbers, self.view = numbers, view
         self.state, self.is_new = state, state.step == 0
+        self.engine = engine or Alone(job.model)
         self.saved_step = -1
 
     def learning_rate(self, step: int) -> float:
@@ -240,9 +242,7 @@ class Run:
             values["val_tokens"] = loss.n_terms
         if math.isfinite(loss.nats) and (state.best_loss is None or loss.nats < state.best_loss):
             state.best_loss, state.best_step = loss.nats, state.step
-        # A divided model writes in all processes at once, the same words everywhere.
-        writes = team.leads or any(map(is_divided, self.job.model.parameters()))
-        text = self.job.sample(self.job.model) if self.job.sample and writes else ""
+        text = self.sampled()
         if not team.leads:
             return
         warn_of_plateau(state.step, state.best_step, state.best_loss, self.cfg.eval_every)
@@ -250,6 +250,14 @@ class Run:
         self.view.metrics(state.step, values)
         if text:
             self.view.sample(text)
+
+    def sampled(self) -> str:
+        """A divided model writes in all processes at once, the same words everywhere."""
+        writes = self.job.team.leads or any(map(is_divided, self.job.model.parameters()))
+        if not (self.job.sample and writes):
+            return ""
+        with self.engine.writing():
+            return self.job.sample(self.job.model)
 
     def note(self, step: int, **values: Value) -> None:
         """A row of metrics.jsonl."""

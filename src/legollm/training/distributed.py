@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import GradBucket  # type: ignore[attr-defined]
 
+from legollm.components.encoder_decoder import EncoderDecoder
 from legollm.components.routing import SigmoidTopK
 from legollm.errors import ConfigError
 from legollm.team import Team
@@ -33,6 +34,10 @@ class Alone:
 
     def passes(self, is_last: bool) -> AbstractContextManager[None]:
         """Around forward and backward of one micro-batch; with the last one of a step gradients are exchanged."""
+        return nullcontext()
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Around what a model does besides one pass, such as writing a text; what is divided, all processes do."""
         return nullcontext()
 
 
@@ -74,7 +79,8 @@ class Parts(Alone):
                 "train.parallel: fsdp cannot divide experts that are balanced by a bias (sigmoid); use ddp"
             )
         mesh = init_device_mesh(next(model.parameters()).device.type, (team.size,))
-        for unit in units(model):
+        # The blocks of a decoder with an encoder also work outside of their pass: there the model is borrowed at once.
+        for unit in [] if isinstance(model, EncoderDecoder) else units(model):
             fully_shard(unit, mesh=mesh)
         fully_shard(model, mesh=mesh)
         super().__init__(model)
@@ -88,6 +94,14 @@ class Parts(Alone):
         for module in self.modules:
             module.set_requires_gradient_sync(is_last, recurse=False)
         yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """With all that does not lie in blocks, which fetch their own."""
+        root = self.modules[0]
+        root.unshard()
+        yield
+        root.reshard()
 
 
 def shared(model: nn.Module, parallel: Parallel, team: Team) -> Alone:

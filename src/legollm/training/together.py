@@ -107,30 +107,37 @@ def as_told(watch: Watch, store: Any, error: BaseException) -> BaseException:
     That is the error itself; or the loss of another process that it came from; or only a status, where another process
     reports the cause.
     """
-    team = watch.team
-    if isinstance(error, SystemExit):  # the leader reports
-        return error
+    rank = watch.team.rank
     try:
-        if isinstance(error, RuntimeError) and (
-            lost := fate_of_others(watch, store)
-        ):  # torch's, of a broken connection
-            error = lost
-        if isinstance(error, SystemExit):
-            return error
-        store.set(f"left/{team.rank}", type(error).__name__)
-        if isinstance(error, LegoLLMError) and told_by_another(team, store, error):
-            return SystemExit(error.exit_status)
+        lost = fate_of_others(watch, store) if isinstance(error, RuntimeError) else None  # a broken connection is one
+        error = lost or error
+        store.set(f"left/{rank}", type(error).__name__)
+        if isinstance(error, LegoLLMError) and told_by_another(rank, store, error):
+            error = SystemExit(error.exit_status)
+        if rank == 0:
+            linger(watch, store)
+        else:
+            store.set(f"read/{rank}", "")
     except RuntimeError:  # no store any more: who held it is gone
-        return PeerError(f"process 0 or torchrun is gone{GO_ON}") if isinstance(error, RuntimeError) else error
-    if isinstance(error, LegoLLMError) and team.rank:
-        error.args = (f"process {team.rank}: {error}", *error.args[1:])
+        error = PeerError(f"process 0 or torchrun is gone{GO_ON}") if isinstance(error, RuntimeError) else error
+    if isinstance(error, LegoLLMError) and rank:
+        error.args = (f"process {rank}: {error}", *error.args[1:])
     return error
 
 
-def told_by_another(team: Team, store: Any, error: LegoLLMError) -> bool:
-    """Whether a process of lower rank ended with an error of this kind, too; the leader's is out at once."""
+def linger(watch: Watch, store: Any) -> None:
+    """Until all others have read what they need, or are gone: process 0 may hold the store."""
     deadline = time.monotonic() + PARTING_S
-    while not all(words := last_words(store, range(team.rank))) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if all(store.check([f"read/{rank}"]) or watch.silent(rank, 3 * BEAT_S) for rank in watch.others):
+            return
+        time.sleep(0.02)
+
+
+def told_by_another(rank: int, store: Any, error: LegoLLMError) -> bool:
+    """Whether a process of lower rank ended with an error of this kind, too."""
+    deadline = time.monotonic() + PARTING_S
+    while not all(words := last_words(store, range(rank))) and time.monotonic() < deadline:
         time.sleep(0.05)
     return type(error).__name__ in words
 

@@ -161,6 +161,7 @@ def train(
             group["lr"] = lr
         place = dict(batches.state_dict())
         micro_batches = [on_device(next(batches), device) for _ in range(cfg.grad_accum)]
+        team.moved()
         n_terms = int(team.sums(sum(objective.n_terms(batch) for batch in micro_batches))[0])
         gradients = partial(summed_gradients, engine, objective, n_terms, autocast(precision, device), team)
         total, state.max_rows = within_memory(gradients, model, micro_batches, state.max_rows, team)
