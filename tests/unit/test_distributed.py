@@ -14,7 +14,8 @@ from legollm.commands.fit import fit, team_of
 from legollm.data.loader import IGNORED
 from legollm.errors import ConfigError
 from legollm.interfaces import Batch
-from legollm.team import Team, check_same
+from legollm.team import ALONE, Team, check_same
+from legollm.training.distributed import shared
 from legollm.training.metrics import read_rows
 from processes import ended, start
 from tiny_run import MODEL, TinyRun, open_job, tiny_run
@@ -109,3 +110,9 @@ def test_a_divided_checkpoint_holds_what_a_whole_one_does(root: Path) -> None:
 
 def test_numbers_of_all_processes_come_to_each(root: Path) -> None:
     assert [json.loads((root / f"{rank}.json").read_text()) for rank in (0, 1)] == [[[1.0, 1.0], True]] * 2
+
+
+def test_one_process_says_that_it_divides_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    model = torch.nn.Linear(2, 2)
+    assert shared(model, "fsdp", ALONE).model is model
+    assert "nothing to divide among one process" in caplog.text

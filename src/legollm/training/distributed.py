@@ -8,6 +8,7 @@ fsdp: every process has some rows of each matrix, of its gradient and of its opt
 Both engines are PyTorch's own. Gradients are summed, not averaged: the loss was divided by the terms of all processes.
 """
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,6 +22,8 @@ from legollm.components.encoder_decoder import EncoderDecoder
 from legollm.components.routing import SigmoidTopK
 from legollm.errors import ConfigError
 from legollm.team import Team
+
+log = logging.getLogger(__name__)
 
 Parallel = Literal["auto", "ddp", "fsdp"]
 
@@ -107,6 +110,8 @@ class Parts(Alone):
 def shared(model: nn.Module, parallel: Parallel, team: Team) -> Alone:
     """The engine for a model whose weights are the same in every process of the team."""
     if team.size == 1:
+        if parallel == "fsdp":
+            log.warning("train.parallel: nothing to divide among one process; start several with torchrun")
         return Alone(model)
     return Parts(model, team) if parallel == "fsdp" else Copies(model)
 
