@@ -9,11 +9,13 @@ import pytest
 import torch
 
 import legollm
+from legollm.architectures import ARCHITECTURES
 from legollm.checkpoints.state import load_state
 from legollm.commands.fit import fit, team_of
 from legollm.data.loader import IGNORED
 from legollm.errors import ConfigError
 from legollm.interfaces import Batch
+from legollm.parts import is_divided
 from legollm.team import ALONE, Team, check_same
 from legollm.training.distributed import shared
 from legollm.training.metrics import read_rows
@@ -59,9 +61,22 @@ def both_engines(root: Path) -> None:
             trained(cfg, team)
         cfg = tiny(root / "muon", batch_size=2, parallel="fsdp", recompute="full")
         trained(replace(cfg, optim=replace(cfg.optim, name="muon")), team)
+        looked_at(team)
         with pytest.raises(ConfigError, match=r"^b: process 0 has 0, process 1 has 1; start all processes"):
             check_same(team, {"a": 1, "b": team.rank})
         (root / f"{team.rank}.json").write_text(json.dumps([team.sums(team.rank, 0.5), team.any(team.leads)]))
+
+
+def looked_at(team: Team) -> None:
+    """A look at the validation set leaves the weights divided: an objective decides by that what it may call."""
+    model = ARCHITECTURES["gpt2"].build(PLAIN, seed=0)
+    engine = shared(model, "fsdp", team)
+    with torch.no_grad():
+        engine.model(torch.zeros(1, 4, dtype=torch.int64))
+    assert all(map(is_divided, model.parameters()))
+    with engine.writing():
+        assert not is_divided(model.lm_head.weight)
+    assert all(map(is_divided, model.parameters()))
 
 
 def losses(folder: Path) -> list[float]:

@@ -85,7 +85,8 @@ class Parts(Alone):
         # The blocks of a decoder with an encoder also work outside of their pass: there the model is borrowed at once.
         for unit in [] if isinstance(model, EncoderDecoder) else units(model):
             fully_shard(unit, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        # Given back after every pass: who calls less than the whole model has to see that its weights are divided.
+        fully_shard(model, mesh=mesh, reshard_after_forward=True)
         super().__init__(model)
         self.modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
         for module in self.modules:
