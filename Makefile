@@ -6,13 +6,17 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: run test check lint eject docs bench clean
+.PHONY: run test soak check lint eject docs bench clean
 
 run:  ## the whole walk on the built-in corpus, from text to a trained and evaluated model
 	@$(PYTHON) bootstrap.py run $(ARGS)
 
 test:  ## the default tests
 	@$(PYTHON) bootstrap.py test $(ARGS)
+
+soak:  ## what must never fail, as often as it takes to believe it: kills, signals, full counts; five minutes
+	@$(PYTHON) bootstrap.py env --extra dev
+	$(BIN)/python -m pytest -m "slow or soak" tests/e2e/test_resume.py tests/unit/test_checkpoints.py tests/unit/test_memory_growth.py $(ARGS)
 
 check: lint  ## before each commit: format, style, types, import directions, fast tests
 	$(BIN)/python -m pytest tests/test_layers.py tests/unit $(ARGS)

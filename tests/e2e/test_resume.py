@@ -46,6 +46,9 @@ SETTINGS = {
 }
 
 
+SOAKED = [pytest.param(seed, marks=pytest.mark.soak) for seed in (2, 3, 4)]
+
+
 def words(folder: Path) -> list[str]:
     """The command line of the run in `folder`."""
     text = folder.parent / "text.txt"
@@ -156,7 +159,12 @@ def assert_whole(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed", "n_kills"), [(0, 3), *(pytest.param(s, 10, marks=pytest.mark.slow) for s in (1, 2, 3, 4, 5))]
+    ("seed", "n_kills"),
+    [
+        (0, 3),
+        pytest.param(1, 10, marks=pytest.mark.slow),
+        *(pytest.param(seed, 10, marks=pytest.mark.soak) for seed in (2, 3, 4, 5)),
+    ],
 )
 def test_killed_again_and_again_equals_never_killed(
     tmp_path: Path, whole: Path, forked: Any, seed: int, n_kills: int
@@ -177,7 +185,7 @@ def test_killed_again_and_again_equals_never_killed(
 
 
 @pytest.mark.parametrize(
-    "name", ["SIGTERM", *(pytest.param(each, marks=pytest.mark.slow) for each in ("SIGINT", "SIGHUP"))]
+    "name", ["SIGTERM", *(pytest.param(each, marks=pytest.mark.soak) for each in ("SIGINT", "SIGHUP"))]
 )
 def test_a_signal_saves_ends_with_status_three_and_the_same_command_continues(
     tmp_path: Path, whole: Path, forked: Any, name: str
@@ -198,8 +206,32 @@ def test_a_signal_saves_ends_with_status_three_and_the_same_command_continues(
     assert_same(folder, whole)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), *SOAKED])
+def test_signals_again_and_again_equal_no_signal(tmp_path: Path, whole: Path, forked: Any, seed: int) -> None:
+    """Each of the three at ten seeded moments: within a step, a save, a look at the validation set."""
+    folder, rng = tmp_path / "run", random.Random(seed)
+    n_saved = 0
+    for step in sorted(rng.sample(range(N_STEPS - 5), 10)):
+        process = forked(folder)
+        least = max(step, step_now(folder) + 1)  # before its first step there is nothing to save
+        wait_until(lambda least=least: step_now(folder) >= least, process.is_alive)  # type: ignore[misc]
+        time.sleep(rng.random() * 0.02)
+        before = step_now(folder)
+        os.kill(process.pid, rng.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
+        status = ended(process)
+        assert status in (3, 0), status
+        if status == 0:  # faster than the signal
+            break
+        n_saved += 1
+        newest = latest(folder / "checkpoints")
+        assert newest is not None
+        assert json.loads((newest / "state.json").read_text())["step"] == step_now(folder) <= before + 2
+    assert n_saved >= 8
+    assert ended(forked(folder)) == 0
+    assert_same(folder, whole)
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 1)] + SOAKED)
 def test_a_second_signal_ends_at_once_and_leaves_whole_checkpoints(
     tmp_path: Path, whole: Path, forked: Any, seed: int
 ) -> None:
@@ -237,13 +269,15 @@ def save_for_ever(root: Path, told: Any) -> None:
         told.send(step)
 
 
-@pytest.mark.slow
-def test_fifty_kills_while_saving(tmp_path: Path, forked: Any) -> None:
+@pytest.mark.parametrize(
+    "n_kills", [pytest.param(25, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.soak)]
+)
+def test_kills_while_saving(tmp_path: Path, forked: Any, n_kills: int) -> None:
     """No corrupt folder under a final name, nothing acknowledged is lost, and orphans go at the next start."""
     context, rng = multiprocessing.get_context("forkserver"), random.Random(0)
     root = tmp_path / "run" / "checkpoints"
     n_orphans = 0
-    for _ in range(50):
+    for _ in range(n_kills):
         here, there = context.Pipe(duplex=False)
         process = context.Process(target=save_for_ever, args=(root, there))
         process.start()

@@ -265,10 +265,11 @@ def assert_found(folder: Path, damaged: Path, before: bytes) -> None:
         assert hashlib.sha256(content).hexdigest() in said
 
 
-def test_three_hundred_flipped_bits_are_all_found(root: Path) -> None:
+@pytest.mark.parametrize("n", [300, pytest.param(2000, marks=pytest.mark.soak)])
+def test_flipped_bits_are_all_found(root: Path, n: int) -> None:
     folder = save(root, 5)
     files, rng = sorted(folder.iterdir()), random.Random(0)
-    for i in range(300):
+    for i in range(n):
         path = files[i % len(files)]
         before = path.read_bytes()
         flip(path, rng.randrange(8 * len(before)))
@@ -291,10 +292,11 @@ def test_every_byte_of_the_manifest_matters(root: Path) -> None:
     verify(folder)
 
 
-def test_sixty_truncations_are_all_found(root: Path) -> None:
+@pytest.mark.parametrize("n", [60, pytest.param(500, marks=pytest.mark.slow)])
+def test_truncations_are_all_found(root: Path, n: int) -> None:
     folder = save(root, 5)
     files, rng = sorted(folder.iterdir()), random.Random(1)
-    for i in range(60):
+    for i in range(n):
         path = files[i % len(files)]
         before = path.read_bytes()
         path.write_bytes(before[: rng.randrange(len(before))])

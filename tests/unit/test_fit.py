@@ -312,6 +312,38 @@ def test_divergence_leaves_a_report_and_the_last_good_step(tmp_path: Path) -> No
     assert not (tmp_path / "diverged.json").exists()
 
 
+class Spoils(NextToken):
+    """NextToken that puts a number that is none into a weight or the optimizer's memory, once."""
+
+    def __init__(self, step: int, spoil: Callable[[nn.Module], None]) -> None:
+        self.left, self.spoil = step, spoil
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        loss = super().__call__(model, batch)
+        self.left -= model.training
+        if self.left == 0 and model.training:
+            self.spoil(model)
+        return loss
+
+
+def test_weights_that_are_spoiled_right_before_a_save_are_not_saved(tmp_path: Path) -> None:
+    """In step 10, where a save is due: nobody would notice before it is on the disk."""
+
+    def spoil(model: nn.Module) -> None:
+        model.get_parameter("blocks.0.ffn.up_proj.bias").data[3] = math.nan
+
+    with pytest.raises(
+        DivergedError, match=r"step-00000010: not saved, 1 tensors hold .* first blocks\.0\.ffn"
+    ) as caught:
+        go(tmp_path, job={"objective": Spoils(10, spoil)})
+    assert caught.value.exit_status == 4
+    assert json.loads((tmp_path / "diverged.json").read_text())["not_finite"] == ["blocks.0.ffn.up_proj.bias"]
+    assert saved_steps(tmp_path) == [5]
+    go(tmp_path / "fresh")
+    assert go(tmp_path).step == 12
+    assert final_bytes(tmp_path) == final_bytes(tmp_path / "fresh")
+
+
 # signals
 
 

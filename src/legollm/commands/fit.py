@@ -28,6 +28,7 @@ from legollm.checkpoints.state import (
     rng_tensors,
     save_checkpoint,
 )
+from legollm.commands.room import check_room
 from legollm.commands.run_lock import locked
 from legollm.commands.view import NoView, View, choose_view
 from legollm.config import to_tree, to_yaml
@@ -123,6 +124,8 @@ def fit_alone(job: Job) -> TrainState:
     recompute(job.model, job.train.recompute)
     engine = shared(job.model.to(device), job.train.parallel, team)
     optimizer = build_optimizer(job.model, job.optim)
+    if team.size == 1:  # several processes may each have a part of all of this
+        check_room(root, job.model, job.optim, job.train, state.step)
     torch.manual_seed(seed_of(job.seed, of_rank("dropout", team.rank)))
     precision: Any = job.train.precision
     if saved:
