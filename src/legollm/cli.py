@@ -52,6 +52,7 @@ VERBS = {
     "seq2seq write": Verb("seq2seq", "write", "write the target of each source"),
     "classify train": Verb("classify", "train", "train an encoder to label texts"),
     "classify label": Verb("classify", "label", "label texts"),
+    "runs": Verb("runs", "runs", "what was trained: a list of runs, or some of them compared"),
     "eval": Verb("evaluate", "evaluate", "loss, perplexity and bits per byte on a prepared or raw text"),
     "generate": Verb("generate", "generate", "continue a prompt"),
     "chat": Verb("chat", "chat", "talk to a model in the terminal"),

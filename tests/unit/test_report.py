@@ -60,8 +60,9 @@ def test_what_models_and_users_write_is_shown_and_nothing_else() -> None:
     text = page(HOSTILE, everywhere(HOSTILE))
     parsed = Balanced(text)
     assert parsed.tags == Balanced(page("x", everywhere("x"))).tags
-    assert parsed.text.count(HOSTILE) == 14
+    assert parsed.text.count(HOSTILE) == 13
     assert parsed.attributes.keys().isdisjoint({"src", "href", "onerror", "style", "xlink:href"})
+    assert f"\N{HORIZONTAL ELLIPSIS}{HOSTILE[-13:]} 2.00" in parsed.text  # the name of a curve
 
 
 def test_nothing_is_fetched_and_nothing_runs() -> None:
@@ -122,10 +123,16 @@ def test_a_chart_is_drawn_to_scale() -> None:
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
     assert y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
     assert y0 > y2  # more is higher
-    (dashed,) = [e for e in ET.fromstring(picture).findall("line") if "stroke-dasharray" in e.attrib]
+    (dashed,) = [e for e in ET.fromstring(picture).findall("line") if e.attrib["class"] == "level"]
     assert float(dashed.attrib["y1"]) == pytest.approx(y0)
     assert "curve 0 3.00" in picture
     assert "low 1.00" in picture
+
+
+def test_a_long_name_shows_its_end() -> None:
+    picture = svg(Chart("", "x", "y", [Curve("runs/one-name", [(0, 1)]), Curve("runs/a-long-name-b", [(1, 2)])]))
+    assert "runs/one-name 1.00" in picture
+    assert "\N{HORIZONTAL ELLIPSIS}a-long-name-b 2.00" in picture
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.integers(2, 10))

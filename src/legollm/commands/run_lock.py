@@ -52,3 +52,20 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds the folder. Only looks: no file is made, and none need be writable.
+
+    Not for a process that holds the lock itself: closing the file would release it.
+    """
+    if fcntl is None or not (folder / LOCK).exists():
+        return False
+    descriptor = os.open(folder / LOCK, os.O_RDONLY)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN)
+    finally:
+        os.close(descriptor)
+    return False

@@ -10,14 +10,27 @@ from legollm.whole_file import write_whole
 
 COLOURS = ("#1f6feb", "#d1552b", "#2da44e", "#8250df", "#9a6700")
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1f2328; }
+:root { --text: #1f2328; --quiet: #656d76; --line: #d0d7de; --grid: #eaeef2; --page: #ffffff; --box: #f6f8fa; }
+.c0 { color: #1f6feb; } .c1 { color: #d1552b; } .c2 { color: #2da44e; } .c3 { color: #8250df; } .c4 { color: #9a6700; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6edf3; --quiet: #9198a1; --line: #3d444d; --grid: #21262d; --page: #0d1117; --box: #161b22; }
+  .c0 { color: #58a6ff; } .c1 { color: #ff8a5c; } .c2 { color: #3fb950; } .c3 { color: #bc8cff; }
+  .c4 { color: #d29922; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+body { color: var(--text); background: var(--page); }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+figure { margin: 0; overflow-x: auto; }
 table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-tr + tr td { border-top: 1px solid #d0d7de; } .step { color: #656d76; white-space: nowrap; }
-svg { width: 100%; height: auto; } code, pre { font: 14px/1.5 ui-monospace, monospace; background: #f6f8fa; }
-pre { padding: .8rem; overflow-x: auto; } .note { color: #656d76; }
+tr + tr td { border-top: 1px solid var(--line); }
+svg { width: 100%; min-width: 40rem; height: auto; fill: var(--text); } .quiet { fill: var(--quiet); }
+text[class^="c"] { fill: currentColor; }
+.grid { stroke: var(--grid); } .level { stroke: var(--quiet); stroke-dasharray: 5 4; }
+code, pre { font: 14px/1.5 ui-monospace, monospace; background: var(--box); }
+pre { padding: .8rem; overflow-x: auto; } .note { color: var(--quiet); }
 """
+"""Light or dark as the reader's system is; wide pictures and tables scroll by themselves on a narrow screen."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,7 @@ def page(title: str, sections: Sequence[Section]) -> str:
     name = html.escape(title)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}</title>\n'
-        f'<meta name="viewport" content="width=device-width">\n<style>{STYLE}</style>\n</head>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{STYLE}</style>\n</head>\n'
         f"<body>\n<h1>{name}</h1>\n{body}\n</body>\n</html>\n"
     )
 
@@ -72,12 +85,16 @@ def section_html(section: Section) -> str:
     if section.text:
         parts.append(f'<p class="note">{html.escape(section.text)}</p>')
     if section.chart:
-        parts.append(svg(section.chart))
+        parts.append(wide(svg(section.chart)))
     if section.rows:
-        parts.append(table_html(section.header, section.rows))
+        parts.append(wide(table_html(section.header, section.rows)))
     if section.code:
         parts.append(f"<pre>{html.escape(section.code)}</pre>")
     return "\n".join(parts)
+
+
+def wide(element: str) -> str:
+    return f"<figure>\n{element}\n</figure>" if element else ""
 
 
 def table_html(header: Sequence[str], rows: Sequence[Sequence[str | int | float]]) -> str:
@@ -118,31 +135,37 @@ def svg(chart: Chart, width: int = 860, height: int = 340) -> str:
     out = [f'<svg viewBox="0 0 {width} {height}" role="img" font-size="13" font-family="system-ui, sans-serif">']
     out.append(f'<text x="{left}" y="18" font-weight="600">{html.escape(chart.title)}</text>')
     for y in y_ticks:
-        out.append(f'<line x1="{left}" x2="{width - right}" y1="{y_at(y):.1f}" y2="{y_at(y):.1f}" stroke="#eaeef2"/>')
-        out.append(f'<text x="{left - 8}" y="{y_at(y) + 4:.1f}" text-anchor="end" fill="#656d76">{y:g}</text>')
+        out.append(f'<line x1="{left}" x2="{width - right}" y1="{y_at(y):.1f}" y2="{y_at(y):.1f}" class="grid"/>')
+        out.append(f'<text x="{left - 8}" y="{y_at(y) + 4:.1f}" text-anchor="end" class="quiet">{y:g}</text>')
     for x in x_ticks:
         if x_low <= x <= x_high:
             place = f'x="{x_at(x):.1f}" y="{height - bottom + 18}"'
-            out.append(f'<text {place} text-anchor="middle" fill="#656d76">{x:g}</text>')
+            out.append(f'<text {place} text-anchor="middle" class="quiet">{x:g}</text>')
     middle = left + (width - left - right) / 2
-    label = f'<text x="{middle:.0f}" y="{height - 8}" text-anchor="middle" fill="#656d76">'
+    label = f'<text x="{middle:.0f}" y="{height - 8}" text-anchor="middle" class="quiet">'
     out.append(f"{label}{html.escape(chart.x_label)}</text>")
     out.append(
         f'<text transform="translate(14 {top + (height - top - bottom) / 2:.0f}) rotate(-90)" text-anchor="middle" '
-        f'fill="#656d76">{html.escape(chart.y_label)}</text>'
+        f'class="quiet">{html.escape(chart.y_label)}</text>'
     )
-    named = [(y_at(level), f"{name} {level:.2f}", "#656d76") for name, level in levels.items()]
+    named = [(y_at(level), f"{name} {level:.2f}", "quiet") for name, level in levels.items()]
     for level in levels.values():
         place = f'x1="{left}" x2="{width - right}" y1="{y_at(level):.1f}" y2="{y_at(level):.1f}"'
-        out.append(f'<line {place} stroke="#656d76" stroke-dasharray="5 4"/>')
-    for (name, line), colour in zip(curves.items(), COLOURS * len(curves), strict=False):
+        out.append(f'<line {place} class="level"/>')
+    for i, (name, line) in enumerate(curves.items()):
+        hue = f"c{i % len(COLOURS)}"
         if line:
             path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in line)
-            out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-            named.append((y_at(line[-1][1]), f"{name} {line[-1][1]:.2f}", colour))
-    for y, name, colour in spread(named, 15, height - 15):
-        out.append(f'<text x="{width - right + 8}" y="{y + 4:.1f}" fill="{colour}">{html.escape(name)}</text>')
+            out.append(f'<polyline points="{path}" fill="none" stroke="currentColor" stroke-width="2" class="{hue}"/>')
+            named.append((y_at(line[-1][1]), f"{clipped(name)} {line[-1][1]:.2f}", hue))
+    for y, name, kind in spread(named, 15, height - 15):
+        out.append(f'<text x="{width - right + 8}" y="{y + 4:.1f}" class="{kind}">{html.escape(name)}</text>')
     return "\n".join([*out, "</svg>"])
+
+
+def clipped(name: str, n: int = 14) -> str:
+    """A name that fits beside a chart: of a long one the end, where paths differ."""
+    return name if len(name) <= n else f"\N{HORIZONTAL ELLIPSIS}{name[1 - n :]}"
 
 
 def spread(labels: list[tuple[float, str, str]], gap: float, bottom: float) -> list[tuple[float, str, str]]:
