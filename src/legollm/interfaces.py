@@ -231,6 +231,6 @@ class Optimizer(Protocol):
 
 
 class MetricLog(Protocol):
-    """Where the numbers of a run go."""
+    """Where the numbers of a run go; those of its layers are nested, layer -> figure -> value."""
 
-    def __call__(self, step: int, **values: float | int | str) -> None: ...
+    def __call__(self, step: int, **values: float | int | str | Mapping[str, Mapping[str, float]]) -> None: ...

@@ -11,7 +11,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from legollm.evaluation.report import Chart, Curve, Section, page, shown, spread, svg, ticks, write_report
+from legollm.evaluation.report import (
+    Chart,
+    Curve,
+    Section,
+    Strips,
+    page,
+    shown,
+    spread,
+    strips_svg,
+    svg,
+    ticks,
+    write_report,
+)
 
 HOSTILE = "</pre></td><script src='http://x.example/a.js'>alert(\"1\")</script><img onerror=x> &amp; <!-- ]]>"
 VOID = {"meta"}
@@ -127,6 +139,28 @@ def test_a_chart_is_drawn_to_scale() -> None:
     assert float(dashed.attrib["y1"]) == pytest.approx(y0)
     assert "curve 0 3.00" in picture
     assert "low 1.00" in picture
+
+
+@given(st.dictionaries(st.sampled_from("abc<"), POINTS))
+def test_strips_of_anything_are_finite_and_stay_on_the_page(rows: dict[str, list[tuple[float, float]]]) -> None:
+    picture = strips_svg(Strips("<t>", "<x>", rows))
+    if picture:
+        root = ET.fromstring(picture)
+        cells = root.findall("rect")
+        assert len(cells) <= sum(map(len, rows.values()))
+        for cell in cells:
+            x, w, shade = (float(cell.attrib[key]) for key in ("x", "width", "fill-opacity"))
+            assert 132 <= x <= x + w <= 845
+            assert 0.08 <= shade <= 1.0
+    else:
+        assert not any(0 < y < math.inf and math.isfinite(x) for points in rows.values() for x, y in points)
+
+
+def test_cells_are_darker_the_larger_by_factors() -> None:
+    rows = {"a": [(0, 1.0), (1, 10.0)], "b": [(0, 100.0), (1, 0.0)]}
+    cells = ET.fromstring(strips_svg(Strips("t", "x", rows))).findall("rect")
+    assert [cell.attrib["fill-opacity"] for cell in cells] == ["0.08", "0.54", "1.00"]
+    assert [cell[0].text for cell in cells] == ["a: 1", "a: 10", "b: 100"]
 
 
 def test_a_long_name_shows_its_end() -> None:

@@ -20,6 +20,7 @@ import torch
 from legollm.architectures.qwen3 import Qwen3Config
 from legollm.checkpoints.loading import Loaded, load
 from legollm.commands.fit import open_run
+from legollm.commands.layers_view import layers_section
 from legollm.commands.material import Material, TokenizerConfig, TrainData, gather
 from legollm.commands.sft import ConversationConfig, SftRun, as_messages, finetune
 from legollm.commands.train import PRESETS as TRAIN_PRESETS
@@ -275,6 +276,7 @@ def sections(
                 levels,
             ),
         ),
+        *layers_section(rows),
         Section("From noise to sentences", "The same opening, the same luck, as training went on.", rows=samples),
         Section(
             "Questions about stories it has never seen",

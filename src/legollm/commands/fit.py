@@ -40,10 +40,11 @@ from legollm.parts import is_divided
 from legollm.team import ALONE, Team
 from legollm.training.alarms import warn_of_first_loss, warn_of_plateau
 from legollm.training.distributed import Alone, shared
-from legollm.training.metrics import JsonLines, Value
+from legollm.training.metrics import JsonLines, Layers, Value
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors, restore_optimizer
 from legollm.training.schedule import learning_rate
 from legollm.training.together import together
+from legollm.training.track import check_installed, tracking
 from legollm.training.train import TrainConfig, TrainState, train
 from legollm.transforms.recompute import recompute
 from legollm.whole_file import write_whole
@@ -144,10 +145,15 @@ def fit_alone(job: Job) -> TrainState:
     precision = team.tell(lambda: pick_precision(precision, device))
     cfg = replace(job.train, precision=precision)
     screen = choose_view(cfg.max_steps, title=job.title, lines=job.lines) if team.leads else NoView()
-    with Signals() as signals, screen as view:
+    settings = saved_config(job.folder / "config.yaml")
+    with (
+        tracking(cfg.track if team.leads else (), job.folder, settings, state.step) as track,
+        Signals() as signals,
+        screen as view,
+    ):
         if start:
             view.note(f"continuing {start} at step {state.step}")
-        run = Run(job, cfg, root, optimizer, numbers, view, state, engine)
+        run = Run(job, cfg, root, optimizer, numbers, view, state, engine, track)
         if saved:
             restore_rng(saved.tensors, team, otherwise=seed_of(job.seed, f"dropout.{team.rank}/{state.step}"))
         try:
@@ -199,11 +205,12 @@ class Run:
         view: View,
         state: TrainState,
         engine: Alone | None = None,
+        track: Callable[[int, Mapping[str, Any]], None] = lambda step, values: None,
     ) -> None:
         self.job, self.cfg, self.root, self.optimizer = job, cfg, root, optimizer
         self.numbers, self.view = numbers, view
         self.state, self.is_new = state, state.step == 0
-        self.engine = engine or Alone(job.model)
+        self.engine, self.track = engine or Alone(job.model), track
         self.saved_step = -1
 
     def learning_rate(self, step: int) -> float:
@@ -218,16 +225,19 @@ class Run:
             decay_fraction=optim.decay_fraction,
         )
 
-    def log(self, step: int, **values: Value) -> None:
+    def log(self, step: int, **values: Value | Layers) -> None:
         if not self.job.team.leads:
             return
         if self.is_new and self.state.first_loss is not None:
             warn_of_first_loss(self.state.first_loss, self.job.tokenizer.vocab_size)
             self.is_new = False
-        values |= self.job.figures()
-        self.note(step, **values)
-        shown = dict(values)
-        rate, tokens = float(values.get("tokens_per_s", 0)), float(values.get("tokens", 0))
+        shown = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
+        if not shown:  # a look into the layers: too many for the screen
+            self.note(step, **values)
+            return
+        shown |= self.job.figures()
+        self.note(step, **(values | shown))
+        rate, tokens = float(shown.get("tokens_per_s", 0)), float(shown.get("tokens", 0))
         if rate and tokens:
             shown["seconds_left"] = (self.cfg.max_steps - step) * tokens / step / rate
         self.view.metrics(step, shown)
@@ -262,10 +272,11 @@ class Run:
         with self.engine.writing():
             return self.job.sample(self.job.model)
 
-    def note(self, step: int, **values: Value) -> None:
-        """A row of metrics.jsonl."""
+    def note(self, step: int, **values: Value | Layers) -> None:
+        """A row of metrics.jsonl, and for whoever else wants it."""
         with self.excused(step):
             self.numbers(step, **values)
+        self.track(step, values)
 
     @contextmanager
     def excused(self, step: int) -> Iterator[None]:
@@ -315,9 +326,10 @@ def open_run(folder: Path, config: Any, resume: Resume, team: Team = ALONE) -> N
 
     Raises:
         ConfigError: it holds another run, or any run and resume is never, or not the step to resume; or another
-            process trains in it.
+            process trains in it; or a package of train.track is not installed.
     """
     keep_freed_memory()
+    check_installed(config.train.track)
 
     def opened() -> str:
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from legollm.commands.layers_view import layers_section
 from legollm.commands.past_runs import PastRun, differences, is_run, read_run, runs_below
 from legollm.commands.text_plot import Points, plot
 from legollm.config import Resolved
@@ -167,6 +168,7 @@ def sections(found: Sequence[PastRun]) -> list[Section]:
     return [
         Section("Runs", header=HEADER, rows=[cells(past.figures()) for past in found]),
         *(Section(chart.y_label[0].upper() + chart.y_label[1:], chart=chart) for chart in charts),
+        *(part for past in found for part in layers_section(past.rows, f"Layers of {past.folder}")),
         Section(
             "What differs" if len(found) > 1 else "Settings",
             header=("setting", *names),

@@ -53,12 +53,23 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Strips:
+    """A figure of several things over time as strips of cells, the darker the larger, on a logarithmic scale."""
+
+    title: str
+    x_label: str
+    rows: Mapping[str, Sequence[tuple[float, float]]]
+    """Name -> (time, value)."""
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading and what stands below it; what is empty is left out."""
 
     title: str
     text: str = ""
     chart: Chart | None = None
+    strips: Sequence[Strips] = ()
     header: Sequence[str] = ()
     rows: Sequence[Sequence[str | int | float]] = ()
     code: str = ""
@@ -86,6 +97,7 @@ def section_html(section: Section) -> str:
         parts.append(f'<p class="note">{html.escape(section.text)}</p>')
     if section.chart:
         parts.append(wide(svg(section.chart)))
+    parts += [wide(strips_svg(strips)) for strips in section.strips]
     if section.rows:
         parts.append(wide(table_html(section.header, section.rows)))
     if section.code:
@@ -160,6 +172,47 @@ def svg(chart: Chart, width: int = 860, height: int = 340) -> str:
             named.append((y_at(line[-1][1]), f"{clipped(name)} {line[-1][1]:.2f}", hue))
     for y, name, kind in spread(named, 15, height - 15):
         out.append(f'<text x="{width - right + 8}" y="{y + 4:.1f}" class="{kind}">{html.escape(name)}</text>')
+    return "\n".join([*out, "</svg>"])
+
+
+CELLS = 80
+"""Of a strip, at most: what falls into one cell is averaged, as exponents are."""
+
+
+def strips_svg(strips: Strips, width: int = 860) -> str:
+    """Strips below each other over a common time; what is zero or not finite leaves its cell empty."""
+    usable = {
+        name: [(x, math.log10(y)) for x, y in points if math.isfinite(x) and math.isfinite(y) and y > 0]
+        for name, points in strips.rows.items()
+    }
+    found = [point for points in usable.values() for point in points]
+    if not found:
+        return ""
+    left, right, top, thick = 132, 16, 28, 17
+    (x_low, x_high), (low, high) = ((min(values), max(values)) for values in zip(*found, strict=True))
+    n = min(CELLS, len({x for x, _ in found}))
+    step, bottom = (width - left - right) / n, top + thick * len(usable)
+    out = [f'<svg viewBox="0 0 {width} {bottom + 40}" role="img" font-size="13" font-family="system-ui, sans-serif">']
+    scale = f"{10**low:.2g} (light) to {10**high:.2g} (dark)" if high > low else f"{10**low:.2g}"
+    out.append(f'<text x="{left}" y="16" font-weight="600">{html.escape(strips.title)}: {scale}</text>')
+    for i, (name, points) in enumerate(usable.items()):
+        y = top + i * thick
+        label = html.escape(clipped(name))
+        out.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end" class="quiet">{label}</text>')
+        cells: dict[int, list[float]] = {}
+        for x, value in points:
+            cells.setdefault(min(n - 1, int((x - x_low) / max(x_high - x_low, 1e-12) * n)), []).append(value)
+        for at, values in cells.items():
+            mean = sum(values) / len(values)
+            shade = 0.08 + 0.92 * (mean - low) / ((high - low) or 1.0)
+            place = f'x="{left + at * step:.1f}" y="{y}" width="{step:.2f}" height="{thick - 2}"'
+            hint = f"<title>{html.escape(name)}: {10**mean:.3g}</title>"
+            out.append(f'<rect {place} class="c0" fill="currentColor" fill-opacity="{shade:.2f}">{hint}</rect>')
+    for x, anchor, at in ((x_low, "start", left), (x_high, "end", width - right)):
+        out.append(f'<text x="{at}" y="{bottom + 18}" text-anchor="{anchor}" class="quiet">{x:g}</text>')
+    middle = (left + width - right) / 2
+    label = html.escape(strips.x_label)
+    out.append(f'<text x="{middle:.0f}" y="{bottom + 18}" text-anchor="middle" class="quiet">{label}</text>')
     return "\n".join([*out, "</svg>"])
 
 

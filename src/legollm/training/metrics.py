@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from legollm.errors import CheckpointError
 from legollm.whole_file import write_whole
 
 Value = float | int | str
+Layers = Mapping[str, Mapping[str, float]]
+"""Layer -> figure -> value."""
 
 
 class JsonLines:
@@ -20,7 +23,7 @@ class JsonLines:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
 
-    def __call__(self, step: int, **values: Value) -> None:
+    def __call__(self, step: int, **values: Value | Layers) -> None:
         """
         Raises:
             CheckpointError: the disk refused; nothing of the row is left.
@@ -52,8 +55,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def finite(value: Value) -> Value:
+def finite(value: Any) -> Any:
     """JSON has no NaN: numbers that are not finite are written as text, so that every reader can parse the file."""
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any, Literal
@@ -18,7 +19,9 @@ from legollm.team import ALONE, Team
 from legollm.training.alarms import WINDOW, usual, warn_of_spike
 from legollm.training.balance import balance_figures
 from legollm.training.distributed import Alone, Parallel
+from legollm.training.inspection import Inspection, layer_of
 from legollm.training.memory import within_memory
+from legollm.training.track import TrackerName
 from legollm.transforms.recompute import Recompute
 
 MAX_SKIPS = 3
@@ -52,6 +55,11 @@ class TrainConfig:
     """cpu, cuda, mps, or auto."""
     log_every: int = 10
     """Steps between two lines of metrics."""
+    inspect_every: int = 0
+    """Steps between two looks into each layer: norm of its gradient, size of its move, scale of its output, as `layers`
+    in metrics.jsonl; 0 is never."""
+    track: tuple[TrackerName, ...] = ()
+    """Programs that get the metrics, too: tensorboard, wandb, trackio. What fails there does not touch the run."""
     eval_every: int = 200
     """Steps between two looks at the validation set; 0 is never."""
     eval_batches: int = 20
@@ -74,7 +82,7 @@ class TrainConfig:
         }.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: must be at least {least}, found {getattr(self, name)}")
-        for name in ("eval_every", "save_every", "grad_clip", "spike_factor"):
+        for name in ("eval_every", "save_every", "inspect_every", "grad_clip", "spike_factor"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: must not be negative, found {getattr(self, name)}")
         if self.recompute not in ("none", "full") and int(self.recompute) < 1:
@@ -164,7 +172,11 @@ def train(
         team.moved()
         n_terms = int(team.sums(sum(objective.n_terms(batch) for batch in micro_batches))[0])
         gradients = partial(summed_gradients, engine, objective, n_terms, autocast(precision, device), team)
-        total, state.max_rows = within_memory(gradients, model, micro_batches, state.max_rows, team)
+        inspection = Inspection(model) if due(state.step + 1, cfg.inspect_every) else None
+        with inspection.watching() if inspection else nullcontext():
+            total, state.max_rows = within_memory(gradients, model, micro_batches, state.max_rows, team)
+        if inspection:
+            inspection.before_move()
         grad_norm = whole(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
         loss, norm = team.sums(float(total))[0], float(grad_norm)
         is_finite = math.isfinite(loss) and math.isfinite(norm)
@@ -184,6 +196,8 @@ def train(
             log(state.step + 1, loss=loss, grad_norm=norm, lr=lr, skipped=state.n_skips)
             if state.n_skips >= MAX_SKIPS:
                 raise diverged(model, state, loss, norm, lr, place)
+        if inspection:
+            log(state.step + 1, layers=inspection.figures(team))
         optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.n_tokens += n_terms
@@ -277,8 +291,7 @@ def layer_norms(norms: Mapping[str, float]) -> dict[str, float]:
     """The norms of whole layers, of those of their parameters: `blocks.3`, `embed`."""
     layers: dict[str, list[float]] = {}
     for name, value in norms.items():
-        first, *others = name.split(".")
-        layers.setdefault(f"{first}.{others[0]}" if others and others[0].isdigit() else first, []).append(value)
+        layers.setdefault(layer_of(name), []).append(value)
     return {name: math.hypot(*values) for name, values in layers.items()}
 
 
