@@ -156,7 +156,7 @@ def test_strips_of_anything_are_finite_and_stay_on_the_page(rows: dict[str, list
         assert not any(0 < y < math.inf and math.isfinite(x) for points in rows.values() for x, y in points)
 
 
-def test_cells_are_darker_the_larger_by_factors() -> None:
+def test_cells_are_stronger_the_larger_by_factors() -> None:
     rows = {"a": [(0, 1.0), (1, 10.0)], "b": [(0, 100.0), (1, 0.0)]}
     cells = ET.fromstring(strips_svg(Strips("t", "x", rows))).findall("rect")
     assert [cell.attrib["fill-opacity"] for cell in cells] == ["0.08", "0.54", "1.00"]

@@ -47,7 +47,19 @@ def test_live_view_shows_the_run(terminal: io.StringIO) -> None:
     shown = terminal.getvalue()
     assert "continuing [b]runs/x[/b] [/nothing]" in shown
     last = shown[shown.rindex("pre-training") :]
-    for text in ("50/100", "nan", "2.250", "1.750", "34,568", "2:05", "█", "4-gram 1.50   entropy 0.90"):
+    for text in (
+        "bits/byte",
+        "tokens/s",
+        "time left",
+        "50/100",
+        "nan",
+        "2.250",
+        "1.750",
+        "34,568",
+        "2:05",
+        "█",
+        "4-gram 1.50   entropy 0.90",
+    ):
         assert text in last
     assert "Mira put [red]the key[/red] \N{REPLACEMENT CHARACTER}[2J away" in last
     assert "\x1b[2J" not in shown

@@ -10,6 +10,7 @@ from typing import Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -122,7 +123,8 @@ class LiveView:
             shown(self.latest.get("tokens_per_s"), ",.0f"),
             self.time_left(),
         )
-        parts: list[RenderableType] = [ProgressBar(self.max_steps, self.step), rows]
+        bar = Padding(ProgressBar(self.max_steps, self.step), 0)  # by itself it does not end its line
+        parts: list[RenderableType] = [bar, rows]
         if len(self.losses) > 1:
             parts.append(Text(sparkline(self.losses, 76), style="cyan"))
         if self.lines:

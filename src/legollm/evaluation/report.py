@@ -54,7 +54,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Strips:
-    """A figure of several things over time as strips of cells, the darker the larger, on a logarithmic scale."""
+    """A figure of several things over time as strips of cells, the stronger the larger, on a logarithmic scale."""
 
     title: str
     x_label: str
@@ -193,7 +193,7 @@ def strips_svg(strips: Strips, width: int = 860) -> str:
     n = min(CELLS, len({x for x, _ in found}))
     step, bottom = (width - left - right) / n, top + thick * len(usable)
     out = [f'<svg viewBox="0 0 {width} {bottom + 40}" role="img" font-size="13" font-family="system-ui, sans-serif">']
-    scale = f"{10**low:.2g} (light) to {10**high:.2g} (dark)" if high > low else f"{10**low:.2g}"
+    scale = f"{10**low:.2g} (faint) to {10**high:.2g} (strong)" if high > low else f"{10**low:.2g}"
     out.append(f'<text x="{left}" y="16" font-weight="600">{html.escape(strips.title)}: {scale}</text>')
     for i, (name, points) in enumerate(usable.items()):
         y = top + i * thick
