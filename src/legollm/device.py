@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,10 @@ from torch.overrides import TorchFunctionMode
 from legollm.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells how much memory there is, and how much of it this container may take."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -32,6 +37,20 @@ def pick_device(wish: Device = "auto") -> torch.device:
     if not has[name]:
         raise ConfigError(f"device: {wish!r} is not on this machine; possible: {', '.join(n for n in has if has[n])}")
     return torch.device(name)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free on a device now; None where nothing tells."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu" or not MEMINFO.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) << 10
+    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
+    if limit.exists() and used.exists() and (most := limit.read_text().strip()) != "max":
+        free = min(free, int(most) - int(used.read_text()))
+    return free
 
 
 def keep_freed_memory() -> None:

@@ -1,12 +1,13 @@
 """Where, how precisely and from which seed."""
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
 
 from legollm import device
-from legollm.device import autocast, generator, pick_device, pick_precision, seed_of
+from legollm.device import autocast, free_bytes, generator, pick_device, pick_precision, seed_of
 from legollm.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -71,3 +72,18 @@ def test_a_generator_repeats_and_leaves_the_global_one_alone() -> None:
     assert torch.equal(a, b)
     assert not torch.equal(a, torch.rand(4, generator=generator(7, "init")))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_free_memory_is_the_least_that_machine_and_container_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    assert free_bytes(CPU) is None
+    (tmp_path / "meminfo").write_text("MemTotal:     4000 kB\nMemAvailable:    3000 kB\n")
+    assert free_bytes(CPU) == 3000 * 1024
+    (tmp_path / "memory.current").write_text("500\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_bytes(CPU) == 3000 * 1024
+    (tmp_path / "memory.max").write_text("2000\n")
+    assert free_bytes(CPU) == 1500

@@ -37,13 +37,18 @@ class Sized(NamedTuple):
 
     @property
     def lr(self) -> float:
-        """Peak learning rate of Adam, 0.003239 - 0.0001395 ln N (Kaplan et al. 2020, equation D.1), for N to 10^10."""
-        return round(0.003239 - 0.0001395 * math.log(min(self.n_parameters, 10**10)), 6)
+        """Peak learning rate."""
+        return usual_lr(self.n_parameters)
 
     @property
     def n_tokens(self) -> int:
         """How many tokens to train on."""
         return TOKENS_PER_PARAMETER * self.n_parameters
+
+
+def usual_lr(n_parameters: int) -> float:
+    """Peak learning rate of Adam, 0.003239 - 0.0001395 ln N (Kaplan et al. 2020, equation D.1), for N to 10^10."""
+    return round(0.003239 - 0.0001395 * math.log(min(n_parameters, 10**10)), 6)
 
 
 def parse_size(text: str) -> int:

@@ -3,30 +3,32 @@
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from textwrap import wrap
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from legollm.architectures import ARCHITECTURES
 from legollm.architectures.qwen3 import Qwen3Config
 from legollm.commands import train
 from legollm.commands.material import refuse_unused_size
+from legollm.commands.plan_advice import TextSize, advice, text_size
 from legollm.commands.train import TrainRun, given, of_size
 from legollm.config import Resolved
-from legollm.device import pick_device, pick_precision
+from legollm.device import free_bytes, pick_device, pick_precision
 from legollm.errors import ConfigError
 from legollm.evaluation.cost import Cost, cost_of
+from legollm.evaluation.peak import Peak, peak_of, process_bytes, tensor_bytes
 from legollm.interfaces import Tokenizer
 from legollm.tokenizers import ByteTokenizer, load_tokenizer
-from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors
+from legollm.training.optim import build_optimizer
 from legollm.transforms.recompute import recompute
 
 if TYPE_CHECKING:
@@ -67,7 +69,10 @@ def plan(run: Resolved[PlanRun]) -> None:
         tokenizer = cast(Tokenizer, SimpleNamespace(vocab_size=ids))  # all that a size wants to know of it
         with contextlib.redirect_stdout(sys.stderr):  # it says what it chose, which is no part of the figures
             cfg = cast(PlanRun, of_size(cfg, tokenizer, given(run)))
-    figures = figures_of(replace(cfg, model=replace(cfg.model, vocab_size=ids)))
+    cfg = replace(cfg, model=replace(cfg.model, vocab_size=ids))
+    text = text_size(cfg.data, cfg.tokenizer.kind) if ARCHITECTURES[cfg.model.arch].learns == "steps" else None
+    figures = figures_of(cfg, text)
+    figures["advice"] = list(advice(cfg, figures, text)) if text else []
     print(json.dumps(figures, indent=1) if cfg.json else "\n".join(lines_of(figures)))
 
 
@@ -80,6 +85,8 @@ def vocab_size(run: Resolved[PlanRun]) -> int:
     cfg = run.value
     if run.origins.get("model.vocab_size", "default") != "default":
         return int(cfg.model.vocab_size)
+    if cfg.data.prepared:
+        return load_tokenizer(cfg.data.prepared).vocab_size
     if cfg.tokenizer.kind == "char":
         raise ConfigError("model.vocab_size: a char tokenizer has as many ids as the text has characters; say how many")
     if cfg.tokenizer.kind == "byte":
@@ -89,11 +96,12 @@ def vocab_size(run: Resolved[PlanRun]) -> int:
     return cfg.tokenizer.vocab_size
 
 
-def figures_of(cfg: PlanRun) -> dict[str, Any]:
+def figures_of(cfg: PlanRun, text: TextSize | None = None) -> dict[str, Any]:
     """All figures by name; bytes, floating-point operations and counts, exact, but for what training needs beside."""
     row = ARCHITECTURES[cfg.model.arch]
     seq_len = cfg.train.seq_len or cfg.model.max_seq_len
-    precision = pick_precision(cfg.train.precision, pick_device(cfg.train.device))
+    device = pick_device(cfg.train.device)
+    precision = pick_precision(cfg.train.precision, device)
 
     def build() -> nn.Module:
         model = cast(nn.Module, row.build(cfg.model))
@@ -101,7 +109,15 @@ def figures_of(cfg: PlanRun) -> dict[str, Any]:
         return model
 
     cost = cost_of(build, seq_len, batch_size=cfg.train.batch_size, precision=precision)
-    n_tokens = cfg.train.batch_size * cfg.train.grad_accum * seq_len
+    peak = peak_of(
+        build,
+        lambda model: build_optimizer(model, cfg.optim),
+        seq_len,
+        batch_size=cfg.train.batch_size,
+        grad_accum=cfg.train.grad_accum,
+        precision=precision,
+    )
+    n_tokens = cfg.train.batch_size * cfg.train.grad_accum * seq_len * cfg.train.max_steps
     return {
         "arch": cfg.model.arch,
         "vocab_size": cfg.model.vocab_size,
@@ -116,11 +132,14 @@ def figures_of(cfg: PlanRun) -> dict[str, Any]:
             "training": cost.training_flops / seq_len,
             "rule_6n": cost.rule_flops / seq_len,
         },
-        "training_bytes": training_bytes(cost, optimizer_bytes(build, cfg.optim)),
+        "training_bytes": training_bytes(cost, peak.optimizer),
+        "peak_bytes": peak_bytes(peak, precision, device),
         "run": {
             "steps": cfg.train.max_steps,
-            "tokens": n_tokens * cfg.train.max_steps,
-            "flops": cost.training_flops // seq_len * n_tokens * cfg.train.max_steps,
+            "tokens": n_tokens,
+            "tokens_per_parameter": n_tokens / cost.n_parameters,
+            "epochs": n_tokens / text.n_tokens if text and text.n_tokens else None,
+            "flops": cost.training_flops // seq_len * n_tokens,
         },
     }
 
@@ -136,15 +155,18 @@ def training_bytes(cost: Cost, optimizer: int) -> dict[str, int]:
     return parts | {"total": sum(parts.values())}
 
 
-def optimizer_bytes(build: Callable[[], nn.Module], cfg: OptimConfig) -> int:
-    """What the optimizer remembers after a step, taken without memory."""
-    with FakeTensorMode(), torch.random.fork_rng(devices=[]):
-        model = build()
-        optimizer = build_optimizer(model, cfg)
-        for parameter in model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()
-        return sum(tensor.nbytes for tensor in optimizer_tensors(optimizer).values())
+def peak_bytes(peak: Peak, precision: str, device: torch.device) -> dict[str, int | None]:
+    """The most memory at once, and how many rows of a micro-batch the memory of this machine allows."""
+    is_cpu, free = device.type == "cpu", free_bytes(device)
+    room = None if free is None else tensor_bytes(free, precision) if is_cpu else free
+    return {
+        "tensors": peak.most,
+        "backward": peak.backward,
+        "update": peak.update,
+        "total": process_bytes(peak.most, precision) if is_cpu else peak.most,
+        "free": free,
+        "max_batch_size": None if room is None else peak.rows_within(room),
+    }
 
 
 def lines_of(figures: Mapping[str, Any]) -> Iterator[str]:
@@ -153,7 +175,7 @@ def lines_of(figures: Mapping[str, Any]) -> Iterator[str]:
     weights, kv, memory, run = (
         figures[key] for key in ("weights_bytes", "kv_bytes_per_token", "training_bytes", "run")
     )
-    seq_len = figures["seq_len"]
+    seq_len, peak, epochs = figures["seq_len"], figures["peak_bytes"], run["epochs"]
     rows = [
         ("model", f"{figures['arch']}, {figures['vocab_size']:,} ids, rows of {seq_len:,} tokens"),
         ("parameters", f"{parameters['total']:,}"),
@@ -166,7 +188,17 @@ def lines_of(figures: Mapping[str, Any]) -> Iterator[str]:
         ("  training", f"{count(flops['training'])} per token; the rule 6 N says {count(flops['rule_6n'])}"),
         ("memory", f"{size(memory['total'])} for training with {figures['precision']} products, at least:"),
         *((f"  {part}", size(memory[part])) for part in ("weights", "gradients", "optimizer", "activations")),
+        ("peak", f"{size(peak['total'])} of the process, {size(peak['tensors'])} of them tensors"),
+        ("  here", f"{size(peak['free'])} are free; train.batch_size={peak['max_batch_size']} at most")
+        if peak["free"] is not None
+        else None,
         ("run", f"{run['steps']:,} steps, {run['tokens']:,} tokens, {count(run['flops'])} FLOPs"),
+        (
+            "  reads",
+            f"{run['tokens_per_parameter']:.3g} tokens per parameter"
+            + (f", the text about {epochs:.2g} times" if epochs else ""),
+        ),
+        *(("" if i else "advice", line) for advised in figures["advice"] for i, line in enumerate(wrap(advised, 84))),
     ]
     for row in rows:
         if row is not None:

@@ -1,0 +1,160 @@
+"""The most memory that a training step takes, found by running one on tensors without memory.
+
+Autograd frees what it kept as it goes, so no sum of parts is the peak: a whole step is run, forward, backward and
+update, and every block of memory that a tensor would have is weighed from when it would be taken until it is given
+back. What a product takes within itself is not seen.
+"""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from legollm.components.encoder_decoder import EncoderDecoder
+from legollm.components.moe import MoE
+from legollm.device import autocast
+from legollm.evaluation.cost import EvenMoE, storage_of
+from legollm.interfaces import Optimizer
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes of tensors at the two moments of a step when memory can be fullest."""
+
+    optimizer: int
+    """What the optimizer remembers, included in both."""
+    backward: int
+    """While gradients are computed: weights, what the optimizer remembers, activations, logits in float32."""
+    update: int
+    """While the optimizer moves the weights: gradients and its own temporaries instead of activations."""
+    per_row: float
+    """What a further row of a micro-batch adds to `backward`."""
+    batch_size: int
+
+    @property
+    def most(self) -> int:
+        return max(self.backward, self.update)
+
+    def rows_within(self, n_bytes: float) -> int:
+        """The most rows of a micro-batch whose step stays below that; 0 if not even one does."""
+        if n_bytes < self.update:
+            return 0
+        return max(0, self.batch_size + int((n_bytes - self.backward) // self.per_row))
+
+
+LARGE = 4 << 30
+"""Bytes of weights from which an optimizer's temporaries, never more than one weight's, do not matter."""
+PROCESS = 274 << 20
+"""Of a process that trains on a CPU, beside its tensors: Python, PyTorch, legollm 244 MiB, first products 30."""
+SPARE = {"float32": 1.4, "bfloat16": 1.6}
+"""Memory that a CPU process takes for its tensors, to what they hold: gaps between them, and copies within products."""
+
+
+def process_bytes(tensors: int, precision: str) -> int:
+    """The most memory of a process that trains on a CPU, from that of its tensors."""
+    return PROCESS + int(SPARE[precision] * tensors)
+
+
+def tensor_bytes(process: float, precision: str) -> float:
+    """The inverse of `process_bytes`: what tensors may hold in a process of that size."""
+    return (process - PROCESS) / SPARE[precision]
+
+
+def peak_of(
+    build: Callable[[], nn.Module],
+    optimizer_of: Callable[[nn.Module], Optimizer],
+    seq_len: int,
+    *,
+    batch_size: int,
+    grad_accum: int = 1,
+    precision: str = "float32",
+) -> Peak:
+    """The peaks of a step when the optimizer remembers something already; nothing is allocated."""
+    with FakeTensorMode(), torch.random.fork_rng(devices=[]), Living() as living:
+        model = build().train()
+        for module in model.modules():
+            if isinstance(module, MoE):
+                EvenMoE(module)
+        for parameter in model.parameters():
+            living.take(parameter)
+        optimizer = optimizer_of(model)
+        before = living.now
+
+        def gradients(n_rows: int) -> int:
+            living.most = living.now
+            for _ in range(min(grad_accum, 2)):  # from the second on, gradients lie beside the activations
+                backward(model, torch.zeros(n_rows, seq_len, dtype=torch.long), precision)
+            return int(living.most)
+
+        for _ in range(2):  # in the first step, not all memories are there from the start
+            for parameter in model.parameters():
+                parameter.grad = gradient_like(parameter, is_large=before > LARGE)
+            living.most = living.now
+            optimizer.step()
+            update = living.most
+            optimizer.zero_grad()
+        remembered = living.now - before
+        peak = gradients(batch_size)
+        optimizer.zero_grad()
+        larger = gradients(16 * batch_size)  # of few rows, the gradients of the weights may still hide what rows take
+        return Peak(remembered, peak, update, (larger - peak) / (15 * batch_size), batch_size)
+
+
+def gradient_like(parameter: Tensor, *, is_large: bool) -> Tensor:
+    """A gradient; that of a large model lies in memory in another order, so that no optimizer walks through it in a
+    hundred thousand blocks."""
+    if is_large and parameter.ndim >= 2:
+        return torch.zeros_like(parameter.mT).mT
+    return torch.zeros_like(parameter)
+
+
+def backward(model: nn.Module, tokens: Tensor, precision: str) -> None:
+    """The gradient of a micro-batch, taken as the training loop does."""
+    texts = (tokens, tokens) if isinstance(model, EncoderDecoder) else (tokens,)
+    with autocast(precision, torch.device("cpu")):
+        loss = loss_of(model, texts)
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def loss_of(model: nn.Module, texts: tuple[Tensor, ...]) -> Tensor:
+    """The logits live no longer than this function, as in an objective."""
+    logits = model(*texts).float()
+    return F.cross_entropy(logits.flatten(0, -2), logits.new_zeros(logits.shape[:-1], dtype=torch.long).flatten())
+
+
+class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of all tensors that are alive: `now`, and the `most` there were since it was set."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        self.most: int = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = function(*args, **(kwargs or {}))
+        for tensor in found if isinstance(found, tuple | list) else (found,):
+            if isinstance(tensor, Tensor):
+                self.take(tensor)
+        return found
+
+    def take(self, tensor: Tensor) -> None:
+        """Count the memory of a tensor until nothing looks at it any more; views share it."""
+        storage, key = tensor.untyped_storage(), storage_of(tensor)
+        if key not in self.known:
+            self.known.add(key)
+            self.now += storage.nbytes()
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self.give_back, key, storage.nbytes()).atexit = False
+
+    def give_back(self, key: int, n_bytes: int) -> None:
+        self.known.discard(key)
+        self.now -= n_bytes
