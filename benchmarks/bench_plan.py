@@ -21,8 +21,8 @@ MODELS = {
     "llama3-deep": "model.arch=llama3 model.n_layers=12 model.d_model=192 model.n_heads=6 model.n_kv_heads=2 "
     "model.d_ff=512 train.batch_size=8",
     "qwen3": "preset=small train.batch_size=8",
-    "vanilla": "model.arch=vanilla model.n_layers=6 model.d_model=256 model.n_heads=8 model.n_kv_heads=8 model.d_ff=1024 "
-    "train.batch_size=8",
+    "vanilla": "model.arch=vanilla model.n_layers=6 model.d_model=256 model.n_heads=8 model.n_kv_heads=8 "
+    "model.d_ff=1024 train.batch_size=8",
     "large": "model.arch=gpt2 model.n_layers=8 model.d_model=768 model.n_heads=12 train.batch_size=1",
 }
 HOW = {

@@ -64,5 +64,6 @@ def test_rows_that_fit_are_those_whose_step_does() -> None:
 
 
 def test_the_process_is_larger_than_its_tensors() -> None:
-    assert process_bytes(10**9, "float32") > 1.2 * 10**9
-    assert tensor_bytes(process_bytes(10**9, "bfloat16"), "bfloat16") == pytest.approx(10**9)
+    assert process_bytes(10**9, 0, "float32") > 1.4 * 10**9
+    assert process_bytes(10**9, 10**9, "float32") < 1.4 * 10**9
+    assert tensor_bytes(process_bytes(10**9, 10**8, "bfloat16"), 10**8, "bfloat16") == pytest.approx(10**9)

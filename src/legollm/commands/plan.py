@@ -158,12 +158,12 @@ def training_bytes(cost: Cost, optimizer: int) -> dict[str, int]:
 def peak_bytes(peak: Peak, precision: str, device: torch.device) -> dict[str, int | None]:
     """The most memory at once, and how many rows of a micro-batch the memory of this machine allows."""
     is_cpu, free = device.type == "cpu", free_bytes(device)
-    room = None if free is None else tensor_bytes(free, precision) if is_cpu else free
+    room = None if free is None else tensor_bytes(free, peak.held, precision) if is_cpu else free
     return {
         "tensors": peak.most,
         "backward": peak.backward,
         "update": peak.update,
-        "total": process_bytes(peak.most, precision) if is_cpu else peak.most,
+        "total": process_bytes(peak.most, peak.held, precision) if is_cpu else peak.most,
         "free": free,
         "max_batch_size": None if room is None else peak.rows_within(room),
     }
@@ -198,7 +198,7 @@ def lines_of(figures: Mapping[str, Any]) -> Iterator[str]:
             f"{run['tokens_per_parameter']:.3g} tokens per parameter"
             + (f", the text about {epochs:.2g} times" if epochs else ""),
         ),
-        *(("" if i else "advice", line) for advised in figures["advice"] for i, line in enumerate(wrap(advised, 84))),
+        *(("" if i else "advice", line) for advised in figures["advice"] for i, line in enumerate(wrap(advised, 80))),
     ]
     for row in rows:
         if row is not None:

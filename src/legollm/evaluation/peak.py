@@ -27,8 +27,9 @@ from legollm.interfaces import Optimizer
 class Peak:
     """Bytes of tensors at the two moments of a step when memory can be fullest."""
 
+    weights: int
     optimizer: int
-    """What the optimizer remembers, included in both."""
+    """What the optimizer remembers; like the weights, there all the time and included in both."""
     backward: int
     """While gradients are computed: weights, what the optimizer remembers, activations, logits in float32."""
     update: int
@@ -36,6 +37,10 @@ class Peak:
     per_row: float
     """What a further row of a micro-batch adds to `backward`."""
     batch_size: int
+
+    @property
+    def held(self) -> int:
+        return self.weights + self.optimizer
 
     @property
     def most(self) -> int:
@@ -52,18 +57,19 @@ LARGE = 4 << 30
 """Bytes of weights from which an optimizer's temporaries, never more than one weight's, do not matter."""
 PROCESS = 274 << 20
 """Of a process that trains on a CPU, beside its tensors: Python, PyTorch, legollm 244 MiB, first products 30."""
-SPARE = {"float32": 1.4, "bfloat16": 1.6}
-"""Memory that a CPU process takes for its tensors, to what they hold: gaps between them, and copies within products."""
+SPARE = {"float32": 0.45, "bfloat16": 0.7}
+"""Memory that a CPU process takes beside the tensors that come and go, to what they hold: gaps between them, and copies
+within products. Fitted to runs like those of benchmarks/bench_plan.py; from 0.3 to 1.1 in single runs."""
 
 
-def process_bytes(tensors: int, precision: str) -> int:
-    """The most memory of a process that trains on a CPU, from that of its tensors."""
-    return PROCESS + int(SPARE[precision] * tensors)
+def process_bytes(tensors: int, held: int, precision: str) -> int:
+    """The most memory of a process that trains on a CPU, from that of its tensors, of which `held` never go."""
+    return PROCESS + tensors + int(SPARE[precision] * (tensors - held))
 
 
-def tensor_bytes(process: float, precision: str) -> float:
+def tensor_bytes(process: float, held: int, precision: str) -> float:
     """The inverse of `process_bytes`: what tensors may hold in a process of that size."""
-    return (process - PROCESS) / SPARE[precision]
+    return held + (process - PROCESS - held) / (1 + SPARE[precision])
 
 
 def peak_of(
@@ -103,7 +109,7 @@ def peak_of(
         peak = gradients(batch_size)
         optimizer.zero_grad()
         larger = gradients(16 * batch_size)  # of few rows, the gradients of the weights may still hide what rows take
-        return Peak(remembered, peak, update, (larger - peak) / (15 * batch_size), batch_size)
+        return Peak(before, remembered, peak, update, (larger - peak) / (15 * batch_size), batch_size)
 
 
 def gradient_like(parameter: Tensor, *, is_large: bool) -> Tensor:
