@@ -21,13 +21,16 @@ from legollm.commands import train
 from legollm.commands.material import refuse_unused_size
 from legollm.commands.plan_advice import TextSize, advice, text_size
 from legollm.commands.train import TrainRun, given, of_size
+from legollm.components.decoder import Decoder
 from legollm.config import Resolved
 from legollm.device import free_bytes, pick_device, pick_precision
 from legollm.errors import ConfigError
 from legollm.evaluation.cost import Cost, cost_of
-from legollm.evaluation.peak import Peak, peak_of, process_bytes, tensor_bytes
+from legollm.evaluation.peak import Peak, peak_of, plain_loss, process_bytes, tensor_bytes
 from legollm.interfaces import Tokenizer
 from legollm.tokenizers import ByteTokenizer, load_tokenizer
+from legollm.training.linear_loss import linear_cross_entropy
+from legollm.training.objective import in_parts
 from legollm.training.optim import build_optimizer
 from legollm.transforms.recompute import recompute
 
@@ -116,6 +119,7 @@ def figures_of(cfg: PlanRun, text: TextSize | None = None) -> dict[str, Any]:
         batch_size=cfg.train.batch_size,
         grad_accum=cfg.train.grad_accum,
         precision=precision,
+        loss_of=next_token_loss,
     )
     n_tokens = cfg.train.batch_size * cfg.train.grad_accum * seq_len * cfg.train.max_steps
     return {
@@ -153,6 +157,14 @@ def training_bytes(cost: Cost, optimizer: int) -> dict[str, int]:
         "activations": cost.kept_bytes,
     }
     return parts | {"total": sum(parts.values())}
+
+
+def next_token_loss(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """The loss as `NextToken` takes it, which asks what the targets are: here they have no numbers, and all count."""
+    if isinstance(model, Decoder) and in_parts(model.lm_head, tokens.numel()):
+        hidden, head = model.hidden(tokens).flatten(0, 1), model.lm_head  # (B * T, D)
+        return linear_cross_entropy(hidden, head.weight, head.bias, tokens.flatten())
+    return plain_loss(model, tokens)
 
 
 def peak_bytes(peak: Peak, precision: str, device: torch.device) -> dict[str, int | None]:

@@ -55,6 +55,8 @@ class Peak:
 
 LARGE = 4 << 30
 """Bytes of weights from which an optimizer's temporaries, never more than one weight's, do not matter."""
+TOKENS = 1 << 14
+"""Of a larger micro-batch, so many are run, and what the others take follows from 16 times as many."""
 PROCESS = 274 << 20
 """Of a process that trains on a CPU, beside its tensors: Python, PyTorch, legollm 244 MiB, first products 30."""
 SPARE = {"float32": 0.45, "bfloat16": 0.7}
@@ -80,8 +82,12 @@ def peak_of(
     batch_size: int,
     grad_accum: int = 1,
     precision: str = "float32",
+    loss_of: Callable[[nn.Module, Tensor], Tensor] | None = None,
 ) -> Peak:
-    """The peaks of a step when the optimizer remembers something already; nothing is allocated."""
+    """The peaks of a step when the optimizer remembers something already; nothing is allocated.
+
+    loss_of: from a model and tokens (B, T) to a loss; without it, the cross entropy of all logits.
+    """
     with FakeTensorMode(), torch.random.fork_rng(devices=[]), Living() as living:
         model = build().train()
         for module in model.modules():
@@ -95,7 +101,7 @@ def peak_of(
         def gradients(n_rows: int) -> int:
             living.most = living.now
             for _ in range(min(grad_accum, 2)):  # from the second on, gradients lie beside the activations
-                backward(model, torch.zeros(n_rows, seq_len, dtype=torch.long), precision)
+                backward(model, torch.zeros(n_rows, seq_len, dtype=torch.long), precision, loss_of)
             return int(living.most)
 
         for _ in range(2):  # in the first step, not all memories are there from the start
@@ -106,10 +112,12 @@ def peak_of(
             update = living.most
             optimizer.zero_grad()
         remembered = living.now - before
-        peak = gradients(batch_size)
+        n_rows = min(batch_size, max(1, TOKENS // seq_len))
+        peak = gradients(n_rows)
         optimizer.zero_grad()
-        larger = gradients(16 * batch_size)  # of few rows, the gradients of the weights may still hide what rows take
-        return Peak(before, remembered, peak, update, (larger - peak) / (15 * batch_size), batch_size)
+        larger = gradients(16 * n_rows)  # of few rows, the gradients of the weights may still hide what rows take
+        per_row = (larger - peak) / (15 * n_rows)
+        return Peak(before, remembered, peak + int((batch_size - n_rows) * per_row), update, per_row, batch_size)
 
 
 def gradient_like(parameter: Tensor, *, is_large: bool) -> Tensor:
@@ -120,16 +128,18 @@ def gradient_like(parameter: Tensor, *, is_large: bool) -> Tensor:
     return torch.zeros_like(parameter)
 
 
-def backward(model: nn.Module, tokens: Tensor, precision: str) -> None:
+def backward(
+    model: nn.Module, tokens: Tensor, precision: str, loss_of: Callable[[nn.Module, Tensor], Tensor] | None = None
+) -> None:
     """The gradient of a micro-batch, taken as the training loop does."""
-    texts = (tokens, tokens) if isinstance(model, EncoderDecoder) else (tokens,)
     with autocast(precision, torch.device("cpu")):
-        loss = loss_of(model, texts)
+        loss = (loss_of or plain_loss)(model, tokens)
     loss.backward()  # type: ignore[no-untyped-call]
 
 
-def loss_of(model: nn.Module, texts: tuple[Tensor, ...]) -> Tensor:
+def plain_loss(model: nn.Module, tokens: Tensor) -> Tensor:
     """The logits live no longer than this function, as in an objective."""
+    texts = (tokens, tokens) if isinstance(model, EncoderDecoder) else (tokens,)
     logits = model(*texts).float()
     return F.cross_entropy(logits.flatten(0, -2), logits.new_zeros(logits.shape[:-1], dtype=torch.long).flatten())
 
