@@ -96,6 +96,7 @@ WRONG = [
     ("data get nothing", 2, "name: 'nothing' is none of"),
     # training
     ("train data.source=missing.txt run=runs/x", *NO_SOURCE),
+    ("train data.source=data/book run=runs/x", 2, "no text; training takes data.prepared=data/book"),
     ("train data.prepared=empty run=runs/x", 2, "empty"),
     ("train data.prepared=nowhere run=runs/x", 2, "nowhere"),
     ("train data.prepared=data/book run=runs/base seed=1", 2, "seed: runs/base was started with 1337, now it is 1"),

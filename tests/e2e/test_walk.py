@@ -19,7 +19,7 @@ from legollm.errors import ConfigError
 from legollm.generation.sampling import Sampling
 from legollm.tokenizers import load_tokenizer
 from legollm.training.metrics import read_rows
-from walker import LOOP, legollm, train_base
+from walker import LOOP, MODEL, legollm, train_base
 
 RUN = "runs/base"
 
@@ -105,6 +105,20 @@ def test_a_run_folder_is_complete(home: Path) -> None:
     rows = read_rows(Path(RUN) / "metrics.jsonl")
     assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6, 8]
     assert all(row["sample"] for row in rows if "val_loss" in row)
+
+
+def test_a_model_with_more_ids_than_the_tokenizer_and_its_run_as_a_tokenizer(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The samples of such a run once ended it; and a run on prepared text has its tokenizer in its checkpoint only."""
+    small = [*MODEL, *LOOP, "model.max_seq_len=32", "train.max_steps=2"]
+    said = legollm("train", "data.prepared=data/book", "run=runs/wide", "model.vocab_size=3000", *small)
+    assert "next: legollm generate runs/wide/checkpoint" in said.out
+    assert "guessing among" not in caplog.text  # the first loss is that of 3,000 ids
+    assert legollm("generate", "runs/wide", "Mira", "max_new_tokens=40").out.startswith("Mira")
+    assert not Path("runs/wide/tokenizer.json").exists()
+    legollm("train", "data.source=book.txt", "tokenizer=runs/wide", "run=runs/second", *small)
+    assert load_tokenizer("runs/second").fingerprint == load_tokenizer("tok.json").fingerprint
 
 
 @pytest.mark.parametrize("text", ["data.prepared=data/book", "data.source=book.txt"])

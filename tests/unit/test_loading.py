@@ -89,6 +89,14 @@ def test_writing_is_the_same_whole_in_pieces_and_as_ids(run: Path) -> None:
     assert 0 < len(cropped) < 8  # the window ends it
 
 
+def test_ids_without_text_are_not_written_either(tmp_path: Path) -> None:
+    config = type(MODEL)(vocab_size=500, max_seq_len=64, n_layers=1, n_heads=2, d_model=8)
+    save_model(tmp_path / "wide", ARCHITECTURES["gpt2"].build(config, seed=0), "gpt2", config, ByteTokenizer())
+    ids = list(load(tmp_path / "wide").stream("abc", as_ids=True, max_new_tokens=50))
+    assert len(ids) == 50
+    assert max(ids) < 256
+
+
 def test_one_stop_or_several(run: Path) -> None:
     lm = load(run)
     text = lm.generate("abc", max_new_tokens=20, top_k=5, seed=3)

@@ -170,6 +170,18 @@ def test_many_texts_are_what_each_stream_says() -> None:
         assert not any(stop in text for stop in sampling.stop)
 
 
+def test_rows_of_the_head_that_no_text_stands_behind_are_never_chosen() -> None:
+    """A vocabulary rounded up for speed; the first samples of such a run once ended it."""
+    model = build("llama3", vocab_size=600, n_layers=1, d_model=32, n_heads=2, max_seq_len=64).eval()
+    prompts: list[str | list[int]] = ["one", [599, 7]]  # in a prompt they may stand
+    for sampling in (Sampling(), Sampling(temperature=0, repetition_penalty=1.1), Sampling(top_k=300, top_p=0.9)):
+        sampling = replace(sampling, max_new_tokens=60)
+        for i, said in enumerate(generate_texts(model, TOKENIZER, prompts, sampling)):
+            assert max(said.ids) < TOKENIZER.vocab_size
+            alone = stream_text(model, TOKENIZER, prompts[i], replace(sampling, seed=i))
+            assert ("".join(alone), alone.ids) == (said.text, said.ids)
+
+
 def before_each_character(text: str, stop: Sequence[str]) -> tuple[str, bool]:
     """The definition: read on until the text ends with a stop text; of several, the longest is cut off."""
     for n in range(len(text) + 1):

@@ -80,7 +80,9 @@ class Loaded:
     def ids(self, prompt: str | Sequence[int], sampling: Sampling, decoding: Decoding) -> Iterator[int]:
         ids = self.text_side().encode(prompt) if isinstance(prompt, str) else prompt
         (row,) = open_rows(self.writer, [ids], sampling, decoding)
-        for _, token in decode(self.writer, [row], sampling, stop_ids=self.stop_ids(), decoding=decoding):
+        n_ids = self.tokenizer.vocab_size if self.tokenizer else None  # the tokens of the text, no others
+        stops = self.stop_ids()
+        for _, token in decode(self.writer, [row], sampling, stop_ids=stops, decoding=decoding, n_ids=n_ids):
             if token != row.stop_id:
                 yield token
 

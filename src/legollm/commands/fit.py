@@ -229,7 +229,7 @@ class Run:
         if not self.job.team.leads:
             return
         if self.is_new and self.state.first_loss is not None:
-            warn_of_first_loss(self.state.first_loss, self.job.tokenizer.vocab_size)
+            warn_of_first_loss(self.state.first_loss, self.job.model_config.vocab_size)
             self.is_new = False
         shown = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
         if not shown:  # a look into the layers: too many for the screen

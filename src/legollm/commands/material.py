@@ -50,7 +50,8 @@ class TokenizerConfig:
     SHORTHAND: ClassVar[str] = "kind"
 
     kind: str = "bpe"
-    """byte, char, word, bpe, char_bpe, unigram, naive_bpe, or the path of a tokenizer file or of a folder with one."""
+    """byte, char, word, bpe, char_bpe, unigram, naive_bpe, or the path of a tokenizer file or of a
+    folder with one, such as a run."""
     vocab_size: int = 2048
     """Ids in all, special tokens included (all kinds but byte and char, whose number of ids follows from the text)."""
     pattern: str = "gpt4"

@@ -166,6 +166,8 @@ def open_folder(spec: str, options: SourceOptions) -> Source:
         else:
             others[path.suffix or "without ending"] += 1
     listing = ", ".join(f"{n} {suffix}" for suffix, n in others.most_common(5))
+    if not files and (root / "meta.json").is_file():
+        raise DataError(f"{spec}: token files of `legollm data prepare`, no text; training takes data.prepared={spec}")
     if not files:
         found = f"only files of other kinds ({listing})" if others else "no files"
         raise DataError(f"{spec}: {found}; readable are {', '.join(possible)}; see text_suffixes for further endings")

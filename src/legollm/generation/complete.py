@@ -150,17 +150,24 @@ def open_rows(
 
 
 def decode(
-    model: GenerativeModel, rows: Sequence[Row], sampling: Sampling, *, stop_ids: Collection[int], decoding: Decoding
+    model: GenerativeModel,
+    rows: Sequence[Row],
+    sampling: Sampling,
+    *,
+    stop_ids: Collection[int],
+    decoding: Decoding,
+    n_ids: int | None = None,
 ) -> Iterator[tuple[Row, int]]:
     """Generate until every row is finished; yields each new token with its row, stop ids included.
 
+    n_ids: only ids below this are chosen; None is all the model has.
     Whoever consumes this may end a row by setting its `finish_reason`.
     """
     window = decoding.window_of(model)
     waiting = sorted(rows, key=lambda row: row.n_seen, reverse=True)  # like lengths together: little padding
     while waiting:
         batch, waiting = waiting[: decoding.batch_size], waiting[decoding.batch_size :]
-        yield from decode_batch(model, batch, sampling, {*stop_ids, *sampling.stop_ids}, window, decoding)
+        yield from decode_batch(model, batch, sampling, {*stop_ids, *sampling.stop_ids}, window, decoding, n_ids)
         for row in batch:
             if row.finish_reason is None and window is not None:
                 forget(row, half(window))
@@ -169,7 +176,13 @@ def decode(
 
 @torch.inference_mode()
 def decode_batch(
-    model: GenerativeModel, rows: list[Row], sampling: Sampling, stops: set[int], window: int | None, decoding: Decoding
+    model: GenerativeModel,
+    rows: list[Row],
+    sampling: Sampling,
+    stops: set[int],
+    window: int | None,
+    decoding: Decoding,
+    n_ids: int | None = None,
 ) -> Iterator[tuple[Row, int]]:
     """Generate until every row is finished or, with re-prefill, its window is full. Such rows leave at once."""
     device = next(model.parameters()).device
@@ -193,6 +206,7 @@ def decode_batch(
             prefill_chunk=decoding.prefill_chunk,
             rngs=[row.rng for row in rows],
             history=history_of(rows, sampling, device) if sampling.penalises else None,
+            n_ids=n_ids,
         )
         for chosen in steps:
             for row, token in zip(rows, chosen.tolist(), strict=True):

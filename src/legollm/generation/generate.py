@@ -22,6 +22,7 @@ def generate(
     prefill_chunk: int | None = None,
     rngs: Sequence[torch.Generator] | None = None,
     history: Tensor | None = None,
+    n_ids: int | None = None,
 ) -> Iterator[Tensor]:
     """Yield the next token of every row, (B,), until each row has met a stop id or max_new_tokens are out.
 
@@ -35,6 +36,7 @@ def generate(
     prefill_chunk: read the prompt in pieces of so many tokens, which bounds memory; None reads it at once.
     rngs: one generator per row; None makes them from the seed.
     history: (B, L) tokens that count for penalties, -1 where a row has none; None takes the prompt, if it counts.
+    n_ids: only ids below this are chosen: a head may have rows for which the tokenizer has no text; None is all.
 
     Raises:
         ContextError: the cache or the model cannot hold one more token.
@@ -50,6 +52,8 @@ def generate(
         tokens, positions = prefill(model, prompt, positions, cache, prefill_chunk)
     for _ in range(sampling.max_new_tokens):
         logits = model.lm_head(model.hidden(tokens, positions, cache)[:, -1])  # (B, V)
+        if n_ids is not None:
+            logits[:, n_ids:] = -torch.inf
         chosen = next_tokens(logits, sampling, rngs, history)
         chosen = torch.where(done, tokens[:, -1], chosen)
         yield chosen

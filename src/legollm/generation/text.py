@@ -53,7 +53,8 @@ def stream_text(
     """Continue a prompt piece by piece. What might become a stop text is held back until it is decided.
 
     Pieces are whole characters; the bytes of a character that was never completed are not text and left out. A prompt
-    in text is encoded as plain text: what looks like a special token is none.
+    in text is encoded as plain text: what looks like a special token is none. Only ids of the tokenizer are chosen,
+    also where the model has more.
 
     Raises:
         ConfigError, ContextError: see `complete`; before the first piece is asked for.
@@ -62,7 +63,8 @@ def stream_text(
 
     def pieces() -> Generator[str, None, None]:
         transcript = Transcript(tokenizer, sampling.stop)
-        for _, token in decode(model, [row], sampling, stop_ids=stop_ids, decoding=decoding):
+        n_ids = tokenizer.vocab_size
+        for _, token in decode(model, [row], sampling, stop_ids=stop_ids, decoding=decoding, n_ids=n_ids):
             if piece := transcript.push(row, token):
                 yield piece
 
@@ -86,7 +88,8 @@ def generate_texts(
     rows = open_rows(model, [ids_of(prompt, tokenizer) for prompt in prompts], sampling, decoding)
     transcripts = {row: Transcript(tokenizer, sampling.stop) for row in rows}
     texts = dict.fromkeys(rows, "")
-    for row, token in decode(model, rows, sampling, stop_ids=stop_ids, decoding=decoding):
+    n_ids = tokenizer.vocab_size
+    for row, token in decode(model, rows, sampling, stop_ids=stop_ids, decoding=decoding, n_ids=n_ids):
         texts[row] += transcripts[row].push(row, token)
     return [TextCompletion(text=texts[row], **vars(row.completion())) for row in rows]
 

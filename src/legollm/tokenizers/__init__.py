@@ -80,7 +80,7 @@ _KINDS: MappingProxyType[str, type[Tokenizer]] = MappingProxyType({**TOKENIZERS,
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:
-    """The tokenizer in a file or folder.
+    """The tokenizer in a file or folder; a run whose text was prepared elsewhere has it in its newest checkpoint.
 
     Ours, Hugging Face's tokenizer.json (byte-level BPE, WordPiece, or what Unigram and BPE over characters wrote here)
     and the older files it replaced, or a published ranks file of tiktoken.
@@ -89,6 +89,8 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
         TokenizerError: nothing there, or nothing that is known.
     """
     path = Path(path)
+    if (path / "checkpoint" / "tokenizer.json").is_file() and not (path / "tokenizer.json").exists():
+        path /= "checkpoint"
     file = path / "tokenizer.json" if path.is_dir() else path
     if path.is_dir() and not file.is_file():  # the older files
         return (WordPieceTokenizer if (path / "vocab.txt").is_file() else RegexBPETokenizer).from_huggingface(path)
