@@ -3,9 +3,10 @@
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from pathlib import Path
 from textwrap import wrap
@@ -18,6 +19,8 @@ from torch import nn
 from legollm.architectures import ARCHITECTURES
 from legollm.architectures.qwen3 import Qwen3Config
 from legollm.commands import train
+from legollm.commands.calibrate import calibrate, saving_seconds, seq_len_of
+from legollm.commands.duration import duration, readable, shares
 from legollm.commands.material import refuse_unused_size
 from legollm.commands.plan_advice import TextSize, advice, text_size
 from legollm.commands.train import TrainRun, given, of_size
@@ -42,11 +45,13 @@ else:  # the usual one comes first
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRun(TrainRun):
-    """A run in the words of `legollm train`; nothing of it is fetched, written or allocated."""
+    """A run in the words of `legollm train`; nothing of it is fetched or written."""
 
     model: AnyConfig = field(default_factory=Qwen3Config)
     """Of any architecture, those included that learn from pairs; of encoder-decoders, a row is a source and a target of
     that many tokens each."""
+    calibrate: bool = False
+    """Take some real steps on this machine, for at most 20 seconds, and say how long the run takes."""
     json: bool = False
     """Print JSON."""
 
@@ -57,17 +62,20 @@ PRESETS: Mapping[type, Mapping[str, Any]] = {**train.PRESETS, PlanRun: train.PRE
 def plan(run: Resolved[PlanRun]) -> None:
     """Print the parameters, arithmetic and memory of a model of any size and of its training, allocating none of it.
 
-    Every matrix product of the model's own code is counted, and every tensor its backward pass needs is weighed.
+    Every matrix product of the model's own code is counted, and every tensor its backward pass needs is weighed. With
+    calibrate=true the training loop takes some steps here, and the time of the run follows.
 
-    legollm plan model.preset=gpt2-xl train.batch_size=8
+    legollm plan preset=small calibrate=true
     """
-    cfg = run.value
+    start, cfg = time.process_time(), run.value  # so far, the program has started
     if ARCHITECTURES[cfg.model.arch].learns == "counts":
         raise ConfigError(f"model.arch: {cfg.model.arch} is counted out of a text, which decides its size; train it")
     refuse_unused_size(run)
     ids = vocab_size(run)
     if cfg.size and ARCHITECTURES[cfg.model.arch].learns == "pairs":
         raise ConfigError(f"size: {cfg.model.arch} learns from pairs, for which there is no rule; give its sizes")
+    if cfg.calibrate and ARCHITECTURES[cfg.model.arch].learns == "pairs":
+        raise ConfigError(f"calibrate: {cfg.model.arch} learns from pairs, whose lengths decide the time; leave it out")
     if cfg.size:
         tokenizer = cast(Tokenizer, SimpleNamespace(vocab_size=ids))  # all that a size wants to know of it
         with contextlib.redirect_stdout(sys.stderr):  # it says what it chose, which is no part of the figures
@@ -75,6 +83,7 @@ def plan(run: Resolved[PlanRun]) -> None:
     cfg = replace(cfg, model=replace(cfg.model, vocab_size=ids))
     text = text_size(cfg.data, cfg.tokenizer.kind) if ARCHITECTURES[cfg.model.arch].learns == "steps" else None
     figures = figures_of(cfg, text)
+    figures["time"] = time_of(cfg, figures, text, start) if cfg.calibrate else None
     figures["advice"] = list(advice(cfg, figures, text)) if text else []
     print(json.dumps(figures, indent=1) if cfg.json else "\n".join(lines_of(figures)))
 
@@ -101,26 +110,12 @@ def vocab_size(run: Resolved[PlanRun]) -> int:
 
 def figures_of(cfg: PlanRun, text: TextSize | None = None) -> dict[str, Any]:
     """All figures by name; bytes, floating-point operations and counts, exact, but for what training needs beside."""
-    row = ARCHITECTURES[cfg.model.arch]
-    seq_len = cfg.train.seq_len or cfg.model.max_seq_len
+    seq_len = seq_len_of(cfg)
     device = pick_device(cfg.train.device)
     precision = pick_precision(cfg.train.precision, device)
-
-    def build() -> nn.Module:
-        model = cast(nn.Module, row.build(cfg.model))
-        recompute(model, cfg.train.recompute)
-        return model
-
+    build = partial(built, cfg)
     cost = cost_of(build, seq_len, batch_size=cfg.train.batch_size, precision=precision)
-    peak = peak_of(
-        build,
-        lambda model: build_optimizer(model, cfg.optim),
-        seq_len,
-        batch_size=cfg.train.batch_size,
-        grad_accum=cfg.train.grad_accum,
-        precision=precision,
-        loss_of=next_token_loss,
-    )
+    peak = peak_at(cfg, cfg.train.batch_size, precision)
     n_tokens = cfg.train.batch_size * cfg.train.grad_accum * seq_len * cfg.train.max_steps
     return {
         "arch": cfg.model.arch,
@@ -146,6 +141,48 @@ def figures_of(cfg: PlanRun, text: TextSize | None = None) -> dict[str, Any]:
             "flops": cost.training_flops // seq_len * n_tokens,
         },
     }
+
+
+def built(cfg: PlanRun, model: Any = None) -> nn.Module:
+    """The model of a run, or another one in its place, as training would have it."""
+    model = model or cfg.model
+    made = cast(nn.Module, ARCHITECTURES[model.arch].build(model))
+    recompute(made, cfg.train.recompute)
+    return made
+
+
+def peak_at(cfg: PlanRun, n_rows: int, precision: str, model: Any = None) -> Peak:
+    """The peak of a step of n_rows rows of a micro-batch."""
+    return peak_of(
+        partial(built, cfg, model),
+        lambda model: build_optimizer(model, cfg.optim),
+        seq_len_of(cfg),
+        batch_size=n_rows,
+        grad_accum=cfg.train.grad_accum,
+        precision=precision,
+        loss_of=next_token_loss,
+    )
+
+
+def time_of(cfg: PlanRun, figures: Mapping[str, Any], text: TextSize | None, start: float) -> dict[str, Any]:
+    """Seconds of the run and of its parts; start: what the program took to start."""
+    precision, device = figures["precision"], pick_device(cfg.train.device)
+
+    def flops_of(model: Any) -> float:
+        if model is cfg.model:
+            return float(seq_len_of(cfg) * figures["flops_per_token"]["training"])
+        return cost_of(partial(built, cfg, model), seq_len_of(cfg), precision=precision).training_flops
+
+    def fits(model: Any, n_rows: int) -> bool:
+        most = figures["peak_bytes"]["max_batch_size"]
+        if model is not cfg.model:
+            most = peak_bytes(peak_at(cfg, n_rows, precision, model), precision, device)["max_batch_size"]
+        return most is None or most >= n_rows
+
+    pace = calibrate(cfg, precision, flops_of=flops_of, fits=fits)
+    memory = figures["training_bytes"]
+    save = saving_seconds(memory["weights"] + memory["optimizer"])
+    return duration(cfg, pace, save=save, start=start, n_val_tokens=text.n_val_tokens if text else 0)
 
 
 def training_bytes(cost: Cost, optimizer: int) -> dict[str, int]:
@@ -210,11 +247,23 @@ def lines_of(figures: Mapping[str, Any]) -> Iterator[str]:
             f"{run['tokens_per_parameter']:.3g} tokens per parameter"
             + (f", the text about {epochs:.2g} times" if epochs else ""),
         ),
+        *time_lines(figures["time"]),
         *(("" if i else "advice", line) for advised in figures["advice"] for i, line in enumerate(wrap(advised, 80))),
     ]
     for row in rows:
         if row is not None:
             yield f"{row[0]:<13}  {row[1]}"
+
+
+def time_lines(time: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """What is known of the time."""
+    if time is None:
+        yield "time", "not measured; calibrate=true takes some steps here, for at most 20 s"
+        return
+    yield "time", f"{readable(time['step'])} per step, {count(time['tokens_per_s'])} tokens per second"
+    part = f" of a part: {time['measured_part']}" if time["measured_part"] else ""
+    yield "  measured", f"{time['measured_steps']} steps{part}"
+    yield "  total", f"{readable(time['total'])}: {shares(time)}"
 
 
 def size(n_bytes: float) -> str:

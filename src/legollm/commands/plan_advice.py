@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from legollm.architectures.sizes import TOKENS_PER_PARAMETER, usual_lr
+from legollm.commands.duration import DAY_S, readable
 from legollm.commands.material import MANY_EPOCHS, TrainData, is_prepared, size_of
 from legollm.commands.train import TrainRun
 from legollm.data.loader import read_meta
@@ -26,6 +27,8 @@ class TextSize:
     """To learn from: counted where the text is prepared, otherwise guessed from its bytes."""
     n_documents: int | None
     """None where only reading would tell."""
+    n_val_tokens: int
+    """To look at, which the end of a run does with all of them."""
 
 
 def text_size(data: TrainData, tokenizer: str) -> TextSize:
@@ -34,16 +37,20 @@ def text_size(data: TrainData, tokenizer: str) -> TextSize:
         DataError: no such source.
     """
     words = [str(data.prepared)] if data.prepared else [word for _, word in data.weighted_sources()] or [data.source]
-    n_tokens, n_documents = 0, 0
+    n_tokens = n_documents = n_val_tokens = 0
     for word in words:
         if data.prepared or is_prepared(word):
-            counts = read_meta(Path(word))["splits"]["train"]
-            n_tokens, n_documents = n_tokens + counts["n_tokens"], n_documents + counts["n_documents"]
+            splits = read_meta(Path(word))["splits"]
+            n_tokens += splits["train"]["n_tokens"]
+            n_documents += splits["train"]["n_documents"]
+            n_val_tokens += splits["val"]["n_tokens"]
         else:
             source = open_source(word, data.read)
-            n_bytes = size_of(source) * (1 if source.splits else 1 - data.val_fraction)
-            n_tokens += int(n_bytes / (1 if tokenizer in UNITS else BYTES_PER_TOKEN))
-    return TextSize(n_tokens, n_documents or None)
+            share = 0.0 if source.splits else data.val_fraction
+            in_all = size_of(source) / (1 if tokenizer in UNITS else BYTES_PER_TOKEN)
+            n_tokens += int(in_all * (1 - share))
+            n_val_tokens += int(in_all * share)
+    return TextSize(n_tokens, n_documents or None, n_val_tokens)
 
 
 def advice(cfg: TrainRun, figures: Mapping[str, Any], text: TextSize) -> Iterator[str]:
@@ -80,11 +87,7 @@ def advice(cfg: TrainRun, figures: Mapping[str, Any], text: TextSize) -> Iterato
             f"rate: {cfg.optim.warmup_steps} of {run['steps']} steps are warm-up; give "
             f"optim.warmup_steps={max(1, run['steps'] // 10)}"
         )
-    if train.eval_every:  # a pass without a gradient is a third of one with
-        ratio = train.eval_batches / (3 * train.eval_every * train.grad_accum)
-        if ratio / (1 + ratio) > 0.1:
-            every = math.ceil(3 * train.eval_batches / train.grad_accum)
-            yield f"evaluation: takes {100 * ratio / (1 + ratio):.0f} % of the time; give train.eval_every={every}"
+    yield from advice_on_time(cfg, figures["time"])
     if text.n_tokens and text.n_tokens < 100 * figures["vocab_size"]:
         yield (
             f"vocabulary: the text has {text.n_tokens / figures['vocab_size']:.0f} tokens for each of "
@@ -95,3 +98,26 @@ def advice(cfg: TrainRun, figures: Mapping[str, Any], text: TextSize) -> Iterato
             f"rows: {seq_len} tokens, and a document has {text.n_tokens // text.n_documents}; data.packing=best_fit "
             "keeps attention within each document"
         )
+
+
+def advice_on_time(cfg: TrainRun, time: Mapping[str, Any] | None) -> Iterator[str]:
+    """What takes too long, as measured, or as far as it is known without."""
+    train = cfg.train
+    if time is None:  # a pass without a gradient is a third of one with
+        ratio = train.eval_batches / (3 * train.eval_every * train.grad_accum) if train.eval_every else 0.0
+    else:
+        ratio = (time["evaluation"] - time["last_look"]) / time["training"]
+    if train.eval_every and ratio / (1 + ratio) > 0.1:
+        every = math.ceil(round(9 * train.eval_every * ratio, 6))
+        if every < train.max_steps:
+            yield f"evaluation: takes {100 * ratio / (1 + ratio):.0f} % of the time; give train.eval_every={every}"
+    if time is None:
+        return
+    if train.save_every and time["saving"] > 0.1 * time["total"]:
+        every = math.ceil(train.save_every * 9 * time["saving"] / time["training"])
+        if every < train.max_steps:
+            share = 100 * time["saving"] / time["total"]
+            yield f"saving: takes {share:.0f} % of the time; give train.save_every={every}"
+    if time["total"] > DAY_S:
+        steps = max(1, int(train.max_steps * DAY_S / time["total"]))
+        yield f"time: {readable(time['total'])}; train.max_steps={steps} takes one day, and a smaller size= learns more"
