@@ -6,6 +6,7 @@ back. What a product takes within itself is not seen.
 """
 
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -104,13 +105,20 @@ def peak_of(
                 backward(model, torch.zeros(n_rows, seq_len, dtype=torch.long), precision, loss_of)
             return int(living.most)
 
-        for _ in range(2):  # in the first step, not all memories are there from the start
-            for parameter in model.parameters():
-                parameter.grad = gradient_like(parameter, is_large=before > LARGE)
+        alike = moved_alike(optimizer)
+        for is_first in (True, False):  # in the first step, not all memories are there from the start
+            grads: dict[Tensor, Tensor] = {
+                parameter: gradient_like(parameter, is_large=before > LARGE) for parameter in model.parameters()
+            }
+            for one in alike:
+                one.grad = grads[one]
             living.most = living.now
             optimizer.step()
             update = living.most
             optimizer.zero_grad()
+            del grads
+            if is_first:
+                living.now += sum((n - 1) * state_bytes(optimizer, one) for one, n in alike.items())
         remembered = living.now - before
         n_rows = min(batch_size, max(1, TOKENS // seq_len))
         peak = gradients(n_rows)
@@ -118,6 +126,23 @@ def peak_of(
         larger = gradients(16 * n_rows)  # of few rows, the gradients of the weights may still hide what rows take
         per_row = (larger - peak) / (15 * n_rows)
         return Peak(before, remembered, peak + int((batch_size - n_rows) * per_row), update, per_row, batch_size)
+
+
+def moved_alike(optimizer: Optimizer) -> dict[Tensor, int]:
+    """One of all parameters that are moved in the same way, and how many those are: a step of it shows what one of each
+    takes. Matrices that are moved together stand for themselves."""
+    found: dict[tuple[Any, ...], Tensor] = {}
+    count: Counter[Tensor] = Counter()
+    for i, group in enumerate(optimizer.param_groups):
+        for parameter in group["params"]:
+            own = (id(parameter),) if group.get("is_matrix") else ()
+            count[found.setdefault((i, parameter.shape, parameter.dtype, *own), parameter)] += 1
+    return count
+
+
+def state_bytes(optimizer: Optimizer, parameter: Tensor) -> int:
+    """What an optimizer remembers of a parameter."""
+    return sum(value.nbytes for value in optimizer.state[parameter].values() if isinstance(value, Tensor))
 
 
 def gradient_like(parameter: Tensor, *, is_large: bool) -> Tensor:
