@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from legollm.architectures import ARCHITECTURES, build
 from legollm.training.adamw import AdamW
 from legollm.training.metrics import read_rows
-from legollm.training.muon import Muon, matrix_groups, orthogonalised
+from legollm.training.muon import TABLE_RATE, Muon, matrix_groups, orthogonalised
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors, restore_optimizer
 from tiny_run import go
 
@@ -98,6 +98,56 @@ def test_what_is_no_matrix_moves_as_with_adamw() -> None:
         muon.step()
         adamw.step()
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_tables_equal_torch_s_adagrad(sparse: bool) -> None:
+    """Rows that are looked up again and again, now and then, and never; as a list of rows and as a whole table."""
+    start = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    mine = Muon([{"params": [ours], "is_table": True}], lr=0.01)
+    reference = torch.optim.Adagrad([theirs], lr=0.01 * TABLE_RATE, eps=1e-12)
+    for step in range(12):
+        rows = torch.tensor([0, 3, 0, step % 7])
+        for table, listed in ((ours, sparse), (theirs, False)):
+            table.grad = None
+            looked_up = nn.functional.embedding(rows, table, sparse=listed)
+            (looked_up * 10.0 ** (step % 5 - 2)).square().sum().backward()  # type: ignore[no-untyped-call]
+        mine.step()
+        reference.step()
+        torch.testing.assert_close(ours, theirs)
+    assert torch.equal(ours[7:], start[7:])
+    assert (ours[:7] - start[:7]).abs().min() > 0
+
+
+def test_a_table_is_not_moved_by_a_gradient_too_small_to_be_squared() -> None:
+    table = nn.Parameter(torch.zeros(2, 3))
+    table.grad = torch.full((2, 3), 1e-30)
+    Muon([{"params": [table], "is_table": True}], lr=0.01).step()
+    assert float(table.detach().abs().max()) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "sgd"])
+def test_other_optimizers_see_the_whole_table(name: Any) -> None:
+    tables = []
+    for sparse in (True, False):
+        model = nn.Module()
+        model.table = nn.Parameter(torch.ones(5, 3))
+        optimizer = build_optimizer(model, OptimConfig(name=name, lr=0.1))
+        for rows in ([1, 3, 1], [2], [3]):
+            optimizer.zero_grad()
+            looked_up = nn.functional.embedding(torch.tensor(rows), model.table, sparse=sparse)
+            looked_up.square().sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        tables.append(model.table.detach())
+    assert torch.equal(*tables)
+
+
+def test_tables_of_n_grams_are_a_group_of_their_own() -> None:
+    model = tiny("vanilla", ngram_rows=(20, 30))
+    (group,) = [group for group in matrix_groups(model, 0.1) if group["is_table"]]
+    assert group["names"] == ["embed.tokens.ngrams.0.weight", "embed.tokens.ngrams.1.weight"]
+    assert group["weight_decay"] == 0.0
 
 
 def test_a_matrix_without_a_gradient_stays() -> None:

@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from legollm.components.positions import TokenEmbedding
@@ -22,6 +23,8 @@ class NgramEmbedding(nn.Module):
         self.tokens, self.n_rows = tokens, tuple(n_rows)
         self.n_before = len(n_rows)
         """Tokens before the first one that `forward` has to be given."""
+        self.sparse = False
+        """Whether a table's gradient is a list of the rows that were looked up, which not every optimizer takes."""
         vocab_size, d_model = tokens.weight.shape
         self.base = vocab_size + 1  # one more than there are tokens: the last stands for none
         self.ngrams = nn.ModuleList(TokenEmbedding(n, d_model) for n in n_rows)
@@ -33,8 +36,8 @@ class NgramEmbedding(nn.Module):
         """
         new = tokens[:, self.n_before :]
         x, key = self.tokens(new, positions), new
-        for back, (table, n_rows) in enumerate(zip(self.ngrams, self.n_rows, strict=True), start=1):
+        for back, (table, n_rows) in enumerate(zip(self.ngrams.parameters(), self.n_rows, strict=True), start=1):
             before = tokens[:, self.n_before - back : tokens.size(1) - back]
             key = key + torch.where(positions >= back, before, self.base - 1) * self.base**back
-            x = x + table(key % n_rows, positions)
+            x = x + F.embedding(key % n_rows, table, sparse=self.sparse)
         return x

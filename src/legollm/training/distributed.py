@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributed import GradBucket  # type: ignore[attr-defined]
 
 from legollm.components.encoder_decoder import EncoderDecoder
+from legollm.components.ngram_embedding import NgramEmbedding
 from legollm.components.routing import SigmoidTopK
 from legollm.errors import ConfigError
 from legollm.team import Team
@@ -113,6 +114,9 @@ def shared(model: nn.Module, parallel: Parallel, team: Team) -> Alone:
     if team.size == 1:
         if parallel == "fsdp":
             log.warning("train.parallel: nothing to divide among one process; start several with torchrun")
+        for module in model.modules():
+            if isinstance(module, NgramEmbedding):
+                module.sparse = True  # neither of the other engines sums gradients that are lists of rows
         return Alone(model)
     return Parts(model, team) if parallel == "fsdp" else Copies(model)
 

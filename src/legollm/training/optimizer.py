@@ -48,11 +48,17 @@ class GroupedOptimizer(ABC):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:  # each number moves by itself, on whichever process it lies
-                    self.move(own_part(parameter), own_part(parameter.grad), self.state[parameter], group)
+                    self.move(own_part(parameter), own_grad(parameter), self.state[parameter], group)
 
     @abstractmethod
     def move(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         """One parameter's step, in place; state is what is remembered of it, empty at first."""
+
+
+def own_grad(parameter: Tensor) -> Tensor:
+    """The gradient of the rows that lie here, with the zeros of rows that were not looked up."""
+    assert parameter.grad is not None
+    return parameter.grad.to_dense() if parameter.grad.is_sparse else own_part(parameter.grad)
 
 
 def in_blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

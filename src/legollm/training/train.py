@@ -18,6 +18,7 @@ from legollm.parts import n_not_finite, whole
 from legollm.team import ALONE, Team
 from legollm.training.alarms import WINDOW, usual, warn_of_spike
 from legollm.training.balance import balance_figures
+from legollm.training.clipping import all_gradients, clip, norm_of
 from legollm.training.distributed import Alone, Parallel
 from legollm.training.inspection import Inspection, layer_of
 from legollm.training.memory import within_memory
@@ -177,14 +178,15 @@ def train(
             total, state.max_rows = within_memory(gradients, model, micro_batches, state.max_rows, team)
         if inspection:
             inspection.before_move()
-        grad_norm = whole(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+        grads = all_gradients(model.parameters())
+        grad_norm = norm_of(grads)
         loss, norm = team.sums(float(total))[0], float(grad_norm)
         is_finite = math.isfinite(loss) and math.isfinite(norm)
         is_spike = is_finite and cfg.spike_factor > 0 and norm > cfg.spike_factor * usual(state.norms)
         if is_finite and not is_spike:
             warn_of_spike(state.step + 1, norm, state.norms)
             if cfg.grad_clip:  # only now: scaling by a norm that is not finite would hide where it came from
-                nn.utils.clip_grads_with_norm_(model.parameters(), cfg.grad_clip, grad_norm)
+                clip(grads, grad_norm, cfg.grad_clip)
             optimizer.step()
         elif is_spike:
             log(state.step + 1, loss=loss, grad_norm=norm, lr=lr, spike=norm / usual(state.norms))
