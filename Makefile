@@ -14,9 +14,9 @@ run:  ## the whole walk on the built-in corpus, from text to a trained and evalu
 test:  ## the default tests
 	@$(PYTHON) bootstrap.py test $(ARGS)
 
-soak:  ## what must never fail, as often as it takes to believe it: kills, signals, full counts; five minutes
+soak:  ## what must never fail, as often as it takes to believe it: kills, signals, full counts; five minutes, more where there is real text
 	@$(PYTHON) bootstrap.py env --extra dev
-	$(BIN)/python -m pytest -m "slow or soak" tests/e2e/test_resume.py tests/unit/test_checkpoints.py tests/unit/test_memory_growth.py $(ARGS)
+	$(BIN)/python -m pytest -m "slow or soak" tests/e2e/test_resume.py tests/unit/test_checkpoints.py tests/unit/test_memory_growth.py tests/parity/test_tokenizer_fuzz_parity.py $(ARGS)
 
 check: lint  ## before each commit: format, style, types, import directions, fast tests
 	$(BIN)/python -m pytest tests/test_layers.py tests/unit $(ARGS)

@@ -74,8 +74,9 @@ def wait_for(folder: Path, step: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_divided_run_is_continued_by_one_process_and_then_by_three(tmp_path: Path) -> None:
+def test_a_run_is_divided_between_two_processes_continued_by_one_and_then_by_three(tmp_path: Path) -> None:
     folder = tmp_path / "run"
+    run(folder, 1, n_steps=2)
     run(folder, 2, "train.parallel=fsdp", n_steps=4)
     assert len(list((folder / "checkpoint").glob("model-*-of-00002.safetensors"))) == 2
     run(folder, 1, n_steps=6)
@@ -191,8 +192,8 @@ def one_of(lines: Sequence[Sequence[str]], said: Path) -> None:
     command(lines[int(os.environ["RANK"])], said)
 
 
-def with_a_full_disk(line: Sequence[str], said: Path) -> None:
-    """A command line; the disk of process 1 refuses its part of the first checkpoint."""
+def with_a_full_disk(line: Sequence[str], said: Path, victim: int) -> None:
+    """A command line; the disk of one process refuses its part of the first checkpoint."""
     from legollm.checkpoints import divided
 
     write, n_written = divided.write_tensors, 0
@@ -200,7 +201,7 @@ def with_a_full_disk(line: Sequence[str], said: Path) -> None:
     def refuse(path: Path, *parts: Any) -> None:
         nonlocal n_written
         n_written += 1
-        if os.environ["RANK"] == "1" and n_written == 1:
+        if os.environ["RANK"] == str(victim) and n_written == 1:
             raise OSError(28, "No space left on device")
         write(path, *parts)
 
@@ -209,13 +210,16 @@ def with_a_full_disk(line: Sequence[str], said: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_one_cannot_write_none_of_them_has_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", [0, 1])
+def test_what_one_cannot_write_none_of_them_has_written(tmp_path: Path, victim: int) -> None:
+    """And with train.on_save_failure=warn all of them train on."""
     folder = tmp_path / "run"
     line = words(folder, 2, "train.parallel=fsdp", "train.on_save_failure=warn", n_steps=4)
-    processes = start(2, with_a_full_disk, line, tmp_path / "said")
+    processes = start(2, with_a_full_disk, line, tmp_path / "said", victim)
     assert ended(processes) == [0, 0], said(folder, 2)
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000004"]
     assert "WARNING: step 2:" in said(folder, 2)[0]
+    assert list(losses(folder)) == [1, 2, 3, 4]
 
 
 @pytest.mark.slow

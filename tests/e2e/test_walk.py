@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -114,6 +115,9 @@ def test_a_model_with_more_ids_than_the_tokenizer_and_its_run_as_a_tokenizer(
     small = [*MODEL, *LOOP, "model.max_seq_len=32", "train.max_steps=2"]
     said = legollm("train", "data.prepared=data/book", "run=runs/wide", "model.vocab_size=3000", *small)
     assert "next: legollm generate runs/wide/checkpoint" in said.out
+    (curves,) = re.findall(r"(?m)^curves: legollm (.+)$", said.out)
+    legollm(*curves.split())
+    assert "<svg" in Path("runs/wide/report.html").read_text(encoding="utf-8")
     assert "guessing among" not in caplog.text  # the first loss is that of 3,000 ids
     assert legollm("generate", "runs/wide", "Mira", "max_new_tokens=40").out.startswith("Mira")
     assert not Path("runs/wide/tokenizer.json").exists()

@@ -141,8 +141,9 @@ def test_ids_on_random_strings(pair: Pair, engine: Engine, n: int, request: pyte
 
 
 # Eight blocks of their own for each of the seven pairs: 1,120,000 strings together, the first block the plain way, too.
-@pytest.mark.slow
-@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize(
+    "block", [pytest.param(i, marks=pytest.mark.soak if i else pytest.mark.slow) for i in range(8)]
+)
 def test_ids_on_a_million_random_strings(pair: Pair, block: int, request: pytest.FixtureRequest) -> None:
     seed = 100 + 8 * list(PAIRS).index(request.node.callspec.params["pair"]) + block
     texts = comparable(pair, strings(seed, BLOCK))
@@ -164,10 +165,16 @@ def test_every_code_point_alone_and_among_others(pair: Pair) -> None:
     assert_equal_ids(pair, pair.ours, comparable(pair, texts))
 
 
-@pytest.mark.slow
-def test_each_single_code_point(pair: Pair) -> None:
-    for block in range(0, len(_ANY), BLOCK):
-        texts = [f"{c} {c}a{c}1{c}\n{c}.{c}'{c}" for c in _ANY[block : block + BLOCK]]
+SOME = [*_ASSIGNED[::7], *_ANY[::101]]
+
+
+@pytest.mark.parametrize(
+    "characters",
+    [pytest.param(SOME, marks=pytest.mark.slow, id="some"), pytest.param(_ANY, marks=pytest.mark.soak, id="all")],
+)
+def test_each_single_code_point(pair: Pair, characters: list[str]) -> None:
+    for block in range(0, len(characters), BLOCK):
+        texts = [f"{c} {c}a{c}1{c}\n{c}.{c}'{c}" for c in characters[block : block + BLOCK]]
         assert_equal_ids(pair, pair.ours, comparable(pair, texts))
 
 

@@ -1,9 +1,11 @@
 """Two processes that share each step are one process with all the rows: copies (DDP) and parts (FSDP2)."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -17,11 +19,12 @@ from legollm.errors import ConfigError
 from legollm.interfaces import Batch
 from legollm.parts import is_divided
 from legollm.team import ALONE, Team, check_same
-from legollm.training.distributed import shared
+from legollm.training.distributed import Parallel, shared
 from legollm.training.metrics import read_rows
 from processes import ended, start
 from tiny_run import MODEL, TinyRun, open_job, tiny_run
 
+ENGINES: tuple[Parallel, ...] = ("ddp", "fsdp")
 PLAIN = replace(MODEL, dropout=0.0, n_layers=2)
 
 
@@ -55,7 +58,7 @@ def tiny(folder: Path, **loop: Any) -> TinyRun:
 
 def both_engines(root: Path) -> None:
     """What each of two processes does."""
-    cfgs = [tiny(root / parallel, batch_size=2, parallel=parallel) for parallel in ("ddp", "fsdp")]
+    cfgs = [tiny(root / parallel, batch_size=2, parallel=parallel) for parallel in ENGINES]
     with team_of(cfgs[0]) as team:
         for cfg in cfgs:
             trained(cfg, team)
@@ -64,7 +67,24 @@ def both_engines(root: Path) -> None:
         looked_at(team)
         with pytest.raises(ConfigError, match=r"^b: process 0 has 0, process 1 has 1; start all processes"):
             check_same(team, {"a": 1, "b": team.rank})
+        counts = {parallel: [n_exchanges(team, parallel, n) for n in (1, 3)] for parallel in ENGINES}
+        (root / f"exchanges-{team.rank}.json").write_text(json.dumps(counts))
         (root / f"{team.rank}.json").write_text(json.dumps([team.sums(team.rank, 0.5), team.any(team.leads)]))
+
+
+def n_exchanges(team: Team, parallel: Parallel, n_micro_batches: int) -> int:
+    """How often a step exchanges gradients."""
+    engine = shared(ARCHITECTURES["gpt2"].build(PLAIN, seed=0), parallel, team)
+    names = [name for name in dir(torch.distributed) if name.startswith(("all_reduce", "reduce_scatter"))]
+    with ExitStack() as patched:
+        calls = [
+            patched.enter_context(patch.object(torch.distributed, name, wraps=getattr(torch.distributed, name)))
+            for name in names
+        ]
+        for i in range(n_micro_batches):
+            with engine.passes(is_last=i == n_micro_batches - 1):
+                engine.model(torch.zeros(1, 4, dtype=torch.int64)).sum().backward()
+    return sum(call.call_count for call in calls)
 
 
 def looked_at(team: Team) -> None:
@@ -95,7 +115,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ENGINES)
 def test_two_processes_equal_one(root: Path, parallel: str) -> None:
     assert losses(root / parallel) == pytest.approx(losses(root / "one"), abs=1e-6)
     mine, one = (legollm.load(root / name).model.state_dict() for name in (parallel, "one"))
@@ -125,6 +145,13 @@ def test_a_divided_checkpoint_holds_what_a_whole_one_does(root: Path) -> None:
 
 def test_numbers_of_all_processes_come_to_each(root: Path) -> None:
     assert [json.loads((root / f"{rank}.json").read_text()) for rank in (0, 1)] == [[[1.0, 1.0], True]] * 2
+
+
+def test_gradients_are_exchanged_once_per_step_however_many_micro_batches_it_has(root: Path) -> None:
+    for rank in (0, 1):
+        counts = json.loads((root / f"exchanges-{rank}.json").read_text())
+        assert counts["ddp"] == [1, 1]  # all of so small a model at once
+        assert counts["fsdp"] == [3, 3]  # two blocks, and what lies around them
 
 
 def test_one_process_says_that_it_divides_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,14 +1,16 @@
 """The loss in parts: the same number and the same gradients as from all logits at once."""
 
-import weakref
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from legollm.components.decoder import Decoder
-from legollm.device import autocast
+from legollm.device import Precision, autocast
 from legollm.interfaces import Batch, PackedBatch
 from legollm.training import linear_loss
 from legollm.training.linear_loss import linear_cross_entropy, rows_at_once
@@ -79,12 +81,13 @@ def test_no_rows_are_a_loss_of_zero() -> None:
     assert not weight.grad.any()
 
 
-def test_under_autocast_products_are_bfloat16_and_sums_float32(parts: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_products_are_rounded_as_it_says_and_sums_float32(parts: int, dtype: torch.dtype) -> None:
     hidden, weight, _, targets = inputs(torch.float32, n=150)
-    with autocast("bfloat16", CPU):
+    with torch.autocast("cpu", dtype):
         found = linear_cross_entropy(hidden, weight, None, targets)
         logits = F.linear(hidden, weight)
-    assert logits.dtype == torch.bfloat16
+    assert logits.dtype == dtype
     assert found.dtype == torch.float32
     expected = F.cross_entropy(logits.float(), targets, reduction="sum")
     exact = F.cross_entropy(F.linear(hidden, weight), targets, reduction="sum")
@@ -103,12 +106,18 @@ def test_under_autocast_products_are_bfloat16_and_sums_float32(parts: int) -> No
 
 
 def test_a_model_in_bfloat16(parts: int) -> None:
-    hidden, weight, bias, targets = inputs(torch.bfloat16)
+    wanted = hidden, weight, bias = inputs(torch.bfloat16, n=600)[:3]
+    targets = inputs(n=600)[3]
     found = linear_cross_entropy(hidden, weight, bias, targets)
     assert found.dtype == torch.float32
     expected = F.cross_entropy(F.linear(hidden, weight, bias).float(), targets, reduction="sum")
     torch.testing.assert_close(found, expected, rtol=5e-3, atol=0)
-    assert {x.dtype for x in torch.autograd.grad(found, [hidden, weight, bias])} == {torch.bfloat16}
+    exact = F.cross_entropy(F.linear(hidden.double(), weight.double(), bias.double()), targets, reduction="sum")
+    gradients, usual, true = (torch.autograd.grad(loss, wanted) for loss in (found, expected, exact))
+    for a, b, c in zip(gradients, usual, true, strict=True):
+        assert a.dtype == torch.bfloat16
+        off, usually_off = ((x - c.double()).norm() for x in (a, b))
+        assert off < 1.5 * usually_off + 1e-6 * c.norm()  # however many parts were added up
 
 
 def batches() -> list[Batch | PackedBatch]:
@@ -148,17 +157,36 @@ def test_a_large_vocabulary_takes_this_way_and_a_small_one_all_logits(monkeypatc
     assert len(seen) == 1
 
 
-def test_what_is_kept_is_no_larger_than_weights_and_states(monkeypatch: pytest.MonkeyPatch) -> None:
+class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The memory of all that is computed under it: every block, and which of them are still there."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sizes: dict[StorageWeakRef, int] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        if isinstance(found, Tensor):
+            storage = found.untyped_storage()
+            self.sizes[StorageWeakRef(storage)] = storage.nbytes()
+        return found
+
+    @property
+    def kept(self) -> list[int]:
+        return sorted(size for storage, size in self.sizes.items() if not storage.expired() and size > 8)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_logits_are_there_in_parts_and_gradients_alone_are_kept(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
     monkeypatch.setattr(linear_loss, "LOGITS_AT_ONCE", 4 * VOCAB)
-    kept: list[weakref.ref[Tensor]] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept.append(weakref.ref(tensor))
-        return tensor
-
-    hidden, weight, bias, targets = inputs(n=500)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    hidden, weight, bias, targets = inputs(torch.float32, n=500)
+    given = {StorageWeakRef(x.untyped_storage()) for x in (hidden, weight, bias, targets)}
+    with autocast(precision, CPU), Made() as made:
         loss = linear_cross_entropy(hidden, weight, bias, targets)
-    shapes = [tensor.shape for reference in kept if (tensor := reference()) is not None]
-    assert sorted(shapes) == sorted([hidden.shape, weight.shape, bias.shape])
+    for storage in given:
+        made.sizes.pop(storage, None)
+    assert max(made.sizes.values()) == hidden.nbytes  # and not 500 rows of logits, twelve times as large
+    assert made.kept == sorted([hidden.nbytes, weight.nbytes, bias.nbytes])
     assert loss.requires_grad

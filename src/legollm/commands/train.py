@@ -111,6 +111,7 @@ def train(run: Resolved[TrainRun]) -> None:
         print(
             f"{run.value.run}: {state.step} steps, {state.n_tokens:,} tokens, {state.seconds:.0f} s of training{best}"
         )
+        print(f"curves: legollm runs {run.value.run} html={run.value.run}/report.html")
         bricks = ",".join(names_outside(run.value.model).values())
         trusting = f"{BRICKS}={bricks} " if bricks else ""  # what the folder names is not imported unasked
         print(f"next: {trusting}legollm generate {run.value.run}/checkpoint")
