@@ -9,14 +9,33 @@ import torch
 
 from legollm.architectures import build
 from legollm.cli import main
+from legollm.commands import plan
 from legollm.commands.plan import count, size
 from legollm.evaluation.cost import cost_of
+from legollm.evaluation.peak import Peak
 from legollm.generation.cache import FullCache
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors
 
 EXACT = ("train.precision=float32", "train.device=cpu")
 
 Capture = pytest.CaptureFixture[str]
+
+
+PEAKS: dict[str, Peak] = {}
+"""By all that decides them."""
+
+
+@pytest.fixture(autouse=True)
+def _each_peak_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = plan.peak_at
+
+    def known(cfg: plan.PlanRun, n_rows: int, precision: str, model: Any = None) -> Peak:
+        key = f"{cfg.model} {model} {cfg.optim.name} {cfg.train.seq_len} {cfg.train.grad_accum} {n_rows} {precision}"
+        if key not in PEAKS:
+            PEAKS[key] = find(cfg, n_rows, precision, model)
+        return PEAKS[key]
+
+    monkeypatch.setattr(plan, "peak_at", known)
 
 
 def planned(capsys: Capture, *words: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from legollm.config import Resolved
 from legollm.device import free_bytes, pick_device, pick_precision
 from legollm.errors import ConfigError
 from legollm.evaluation.cost import Cost, cost_of
-from legollm.evaluation.peak import Peak, peak_of, plain_loss, process_bytes, tensor_bytes
+from legollm.evaluation.peak import Peak, peak_of, plain_loss
 from legollm.interfaces import Tokenizer
 from legollm.tokenizers import ByteTokenizer, load_tokenizer
 from legollm.training.linear_loss import linear_cross_entropy
@@ -207,12 +207,12 @@ def next_token_loss(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
 def peak_bytes(peak: Peak, precision: str, device: torch.device) -> dict[str, int | None]:
     """The most memory at once, and how many rows of a micro-batch the memory of this machine allows."""
     is_cpu, free = device.type == "cpu", free_bytes(device)
-    room = None if free is None else tensor_bytes(free, peak.held, precision) if is_cpu else free
+    room = None if free is None else peak.tensor_bytes(free, precision) if is_cpu else free
     return {
         "tensors": peak.most,
         "backward": peak.backward,
         "update": peak.update,
-        "total": process_bytes(peak.most, peak.held, precision) if is_cpu else peak.most,
+        "total": peak.process_bytes(precision) if is_cpu else peak.most,
         "free": free,
         "max_batch_size": None if room is None else peak.rows_within(room),
     }

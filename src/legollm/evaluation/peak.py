@@ -5,6 +5,7 @@ update, and every block of memory that a tensor would have is weighed from when 
 back. What a product takes within itself is not seen.
 """
 
+import itertools
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from legollm.components.encoder_decoder import EncoderDecoder
 from legollm.components.moe import MoE
 from legollm.device import autocast
 from legollm.evaluation.cost import EvenMoE, storage_of
+from legollm.evaluation.heap import Heap
 from legollm.interfaces import Optimizer
 
 
@@ -38,6 +40,8 @@ class Peak:
     per_row: float
     """What a further row of a micro-batch adds to `backward`."""
     batch_size: int
+    spare: float
+    """How much more the heap of the C library takes than the tensors that come and go, as a share of them."""
 
     @property
     def held(self) -> int:
@@ -46,6 +50,14 @@ class Peak:
     @property
     def most(self) -> int:
         return max(self.backward, self.update)
+
+    def process_bytes(self, precision: str) -> int:
+        """The most memory of a process that trains on a CPU."""
+        return PROCESS[precision] + self.most + int(self.spare * (self.most - self.held))
+
+    def tensor_bytes(self, process: float, precision: str) -> float:
+        """The inverse: what tensors may hold in a process of that size."""
+        return self.held + (process - PROCESS[precision] - self.held) / (1 + self.spare)
 
     def rows_within(self, n_bytes: float) -> int:
         """The most rows of a micro-batch whose step stays below that; 0 if not even one does."""
@@ -58,21 +70,9 @@ LARGE = 4 << 30
 """Bytes of weights from which an optimizer's temporaries, never more than one weight's, do not matter."""
 TOKENS = 1 << 14
 """Of a larger micro-batch, so many are run, and what the others take follows from 16 times as many."""
-PROCESS = 274 << 20
-"""Of a process that trains on a CPU, beside its tensors: Python, PyTorch, legollm 244 MiB, first products 30."""
-SPARE = {"float32": 0.45, "bfloat16": 0.7}
-"""Memory that a CPU process takes beside the tensors that come and go, to what they hold: gaps between them, and copies
-within products. Fitted to runs like those of benchmarks/bench_plan.py; from 0.3 to 1.1 in single runs."""
-
-
-def process_bytes(tensors: int, held: int, precision: str) -> int:
-    """The most memory of a process that trains on a CPU, from that of its tensors, of which `held` never go."""
-    return PROCESS + tensors + int(SPARE[precision] * (tensors - held))
-
-
-def tensor_bytes(process: float, held: int, precision: str) -> float:
-    """The inverse of `process_bytes`: what tensors may hold in a process of that size."""
-    return held + (process - PROCESS - held) / (1 + SPARE[precision])
+PROCESS = {"float32": 315 << 20, "bfloat16": 350 << 20}
+"""Of a process that trains on a CPU, beside its tensors: Python, PyTorch, legollm 244 MiB, what a run is made of, and
+the kernels of its products. Fitted to runs like those of benchmarks/bench_plan.py."""
 
 
 def peak_of(
@@ -98,6 +98,7 @@ def peak_of(
             living.take(parameter)
         optimizer = optimizer_of(model)
         before = living.now
+        n_rows = min(batch_size, max(1, TOKENS // seq_len))
 
         def gradients(n_rows: int) -> int:
             living.most = living.now
@@ -107,25 +108,30 @@ def peak_of(
 
         alike = moved_alike(optimizer)
         for is_first in (True, False):  # in the first step, not all memories are there from the start
-            grads: dict[Tensor, Tensor] = {
-                parameter: gradient_like(parameter, is_large=before > LARGE) for parameter in model.parameters()
-            }
-            for one in alike:
-                one.grad = grads[one]
+            peak = gradients(n_rows)
+            grads: dict[Tensor, Tensor | None] = {parameter: parameter.grad for parameter in model.parameters()}
+            for one, grad in grads.items():
+                one.grad = grad if one in alike else None
+            del one, grad
+            if before > LARGE:
+                for one in alike:
+                    one.grad = grads[one] = in_another_order(one)
             living.most = living.now
             optimizer.step()
             update = living.most
             optimizer.zero_grad()
             del grads
-            if is_first:
-                living.now += sum((n - 1) * state_bytes(optimizer, one) for one, n in alike.items())
+            for one, n in alike.items() if is_first else ():
+                for n_bytes in state_bytes(optimizer, one) * (n - 1):
+                    living.keep(n_bytes)
+            living.heap.step_ends()
         remembered = living.now - before
-        n_rows = min(batch_size, max(1, TOKENS // seq_len))
-        peak = gradients(n_rows)
-        optimizer.zero_grad()
+        most, heap = max(peak, update), living.heap.most
+        spare = max(0, heap - most) / max(1, most - before - remembered)
         larger = gradients(16 * n_rows)  # of few rows, the gradients of the weights may still hide what rows take
         per_row = (larger - peak) / (15 * n_rows)
-        return Peak(before, remembered, peak + int((batch_size - n_rows) * per_row), update, per_row, batch_size)
+        peak += int((batch_size - n_rows) * per_row)
+        return Peak(before, remembered, peak, update, per_row, batch_size, spare)
 
 
 def moved_alike(optimizer: Optimizer) -> dict[Tensor, int]:
@@ -140,17 +146,15 @@ def moved_alike(optimizer: Optimizer) -> dict[Tensor, int]:
     return count
 
 
-def state_bytes(optimizer: Optimizer, parameter: Tensor) -> int:
-    """What an optimizer remembers of a parameter."""
-    return sum(value.nbytes for value in optimizer.state[parameter].values() if isinstance(value, Tensor))
+def state_bytes(optimizer: Optimizer, parameter: Tensor) -> list[int]:
+    """Of each tensor that an optimizer remembers of a parameter."""
+    return [value.nbytes for value in optimizer.state[parameter].values() if isinstance(value, Tensor)]
 
 
-def gradient_like(parameter: Tensor, *, is_large: bool) -> Tensor:
-    """A gradient; that of a large model lies in memory in another order, so that no optimizer walks through it in a
+def in_another_order(parameter: Tensor) -> Tensor:
+    """A gradient that lies in memory in another order, so that no optimizer walks through that of a large model in a
     hundred thousand blocks."""
-    if is_large and parameter.ndim >= 2:
-        return torch.zeros_like(parameter.mT).mT
-    return torch.zeros_like(parameter)
+    return torch.zeros_like(parameter.mT).mT if parameter.ndim >= 2 else torch.zeros_like(parameter)
 
 
 def backward(
@@ -177,6 +181,8 @@ class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now: int = 0
         self.most: int = 0
         self.known: set[int] = set()
+        self.heap = Heap()
+        self.numbers = itertools.count()
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -190,12 +196,20 @@ class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def take(self, tensor: Tensor) -> None:
         """Count the memory of a tensor until nothing looks at it any more; views share it."""
         storage, key = tensor.untyped_storage(), storage_of(tensor)
-        if key not in self.known:
+        if key not in self.known and (n_bytes := storage.nbytes()):
+            number = next(self.numbers)
             self.known.add(key)
-            self.now += storage.nbytes()
+            self.now += n_bytes
             self.most = max(self.most, self.now)
-            weakref.finalize(storage, self.give_back, key, storage.nbytes()).atexit = False
+            self.heap.take(number, n_bytes)
+            weakref.finalize(storage, self.give_back, key, number, n_bytes).atexit = False
 
-    def give_back(self, key: int, n_bytes: int) -> None:
+    def keep(self, n_bytes: int) -> None:
+        """Count what is there for good without a tensor of its own."""
+        self.now += n_bytes
+        self.heap.take(next(self.numbers), n_bytes)
+
+    def give_back(self, key: int, number: int, n_bytes: int) -> None:
         self.known.discard(key)
         self.now -= n_bytes
+        self.heap.give_back(number)
