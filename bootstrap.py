@@ -34,7 +34,11 @@ ROOT = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11)
 OLDEST_TORCH = (2, 10)  # older ones have known memory corruption in their loader; pyproject.toml has the same floor
 TORCH_CHOICES = ("auto", "cpu", "cuda", "skip")
-VERBS = {"run": ["-m", "legollm", "demo"], "test": ["-m", "pytest", "-n", "logical", "--maxprocesses", "8"]}
+VERBS = {
+    "run": ["-m", "legollm", "demo"],
+    # worksteal: neighbours in a file share a process, and with it what the file makes once
+    "test": ["-m", "pytest", "-n", "logical", "--maxprocesses", "8", "--dist", "worksteal"],
+}
 
 
 class Stop(Exception):
