@@ -14,6 +14,8 @@ from torch.autograd.function import once_differentiable
 LOGITS_AT_ONCE = 1 << 25
 """Numbers of one part: 134 MB in float32. Fewer cost time, because the weights and their gradient are read once per
 part."""
+EXACT_AT_ONCE = 1 << 20
+"""Of these, so many are in float32 at a time, whatever precision the products have: 4 MB."""
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
@@ -48,30 +50,30 @@ class LinearCrossEntropy(torch.autograd.Function):
         of_bias = torch.zeros_like(weight[:, 0], dtype=exact) if wanted[2] else None
         with torch.autocast(hidden.device.type, enabled=False):
             states, matrix = hidden.to(dtype), weight.to(dtype)  # once, not once per part
-            n_rows = rows_at_once(weight.size(0))
+            n_rows, n_few = rows_at_once(weight.size(0)), max(1, EXACT_AT_ONCE // weight.size(0))
             for start in range(0, hidden.size(0), n_rows):
                 rows = slice(start, start + n_rows)
                 x, y = states[rows], targets[rows, None]  # (n, D), (n, 1)
                 logits = torch.mm(x, matrix.t())  # (n, V)
                 if bias is not None:
                     logits += bias
-                log_p = torch.log_softmax(logits, -1, dtype=exact)
-                del logits
-                total -= log_p.gather(-1, y).sum()
-                if not any(wanted):
-                    continue
-                grad = log_p.exp_()  # of the logits: probabilities, less one where the target is
-                grad.scatter_add_(-1, y, grad.new_full((), -1.0).expand_as(y))
-                if of_bias is not None:
-                    of_bias += grad.sum(0)
-                grad = grad.to(dtype)
+                for few in range(0, logits.size(0), n_few):
+                    part, goal = logits[few : few + n_few], y[few : few + n_few]
+                    log_p = torch.log_softmax(part, -1, dtype=exact)
+                    total -= log_p.gather(-1, goal).sum()
+                    if any(wanted):  # probabilities, less one where the target is: the gradient takes the logits' place
+                        grad = log_p.exp_()
+                        grad.scatter_add_(-1, goal, grad.new_full((), -1.0).expand_as(goal))
+                        if of_bias is not None:
+                            of_bias += grad.sum(0)
+                        part.copy_(grad)
                 if of_hidden is not None:
-                    of_hidden[rows] = torch.mm(grad, matrix)
+                    of_hidden[rows] = torch.mm(logits, matrix)
                 if of_weight is not None:
-                    add_product(of_weight, grad.t(), x)
+                    add_product(of_weight, logits.t(), x)
+                del logits, part  # before the next ones are there
         gradients = [None if x is None else x.to(like.dtype) for x, like in [(of_hidden, hidden), (of_weight, weight)]]
         gradients.append(None if of_bias is None or bias is None else of_bias.to(bias.dtype))
-        ctx.wanted = wanted
         ctx.save_for_backward(*gradients)
         return total
 
@@ -88,9 +90,11 @@ def rows_at_once(vocab_size: int) -> int:
     return n_rows - n_rows % 64 if n_rows >= 64 else n_rows
 
 
-def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+def add_product(total: Tensor, a: Tensor, b: Tensor, n_rows: int = 4096) -> None:
     """total += a @ b; of products in less precision than `total`, the sum over parts is in that of `total`."""
     if a.dtype == total.dtype:
         total.addmm_(a, b)
-    else:
-        total += torch.mm(a, b)
+        return
+    for some in range(0, total.size(0), n_rows):
+        rows = slice(some, some + n_rows)
+        total[rows] += torch.mm(a[rows], b)

@@ -19,10 +19,12 @@ from legollm.team import ALONE, Team
 from legollm.training.alarms import WINDOW, usual, warn_of_spike
 from legollm.training.balance import balance_figures
 from legollm.training.clipping import all_gradients, clip, norm_of
+from legollm.training.compilation import Compilation
 from legollm.training.distributed import Alone, Parallel
 from legollm.training.inspection import Inspection, layer_of
 from legollm.training.memory import within_memory
 from legollm.training.track import TrackerName
+from legollm.transforms.compiled import Compile
 from legollm.transforms.recompute import Recompute
 
 MAX_SKIPS = 3
@@ -50,6 +52,9 @@ class TrainConfig:
     recompute: Recompute = "none"
     """Blocks that keep nothing for the backward pass but compute it again: none, full for all, or a number n for every
     n-th one. Less memory, slower steps, the same gradients."""
+    compile: Compile = "auto"
+    """Whether the compiler takes the blocks: always, never, or auto, once the first steps show that a run is long
+    enough to win back what compiling takes, a minute at most."""
     precision: Precision = "auto"
     """Of matrix products: float32, bfloat16, or auto, which measures what is faster here. Weights stay float32."""
     device: Device = "auto"
@@ -121,6 +126,9 @@ class TrainState:
     max_rows: int | None = None
     """Rows of a micro-batch that fit into memory, where batch_size of them did not."""
 
+    compiled: bool | None = None
+    """Whether the steps to come are compiled; None before that is decided."""
+
     def remember(self, loss: float, norm: float) -> None:
         """Of the last WINDOW steps."""
         self.first_loss = loss if self.first_loss is None else self.first_loss
@@ -162,9 +170,12 @@ def train(
     device = next(model.parameters()).device
     precision = pick_precision(cfg.precision, device)
     engine = engine or Alone(model)
+    compilation = Compilation(model, cfg.compile, cfg.max_steps, team)
+    state.compiled = compilation.start(state.compiled)
     since, tokens_since = time.perf_counter(), 0
     model.train()
     while state.step < cfg.max_steps and not team.any(stop()):
+        began = time.perf_counter()
         lr = learning_rate(state.step)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -204,6 +215,9 @@ def train(
         state.step += 1
         state.n_tokens += n_terms
         tokens_since += n_terms
+        if state.compiled is None:
+            shape = tuple(batch[0].shape for batch in micro_batches)
+            state.compiled = compilation.after_step(state.step, time.perf_counter() - began, shape)
         if due(state.step, cfg.log_every) or state.step == cfg.max_steps:
             now = time.perf_counter()
             rate, state.seconds = tokens_since / (now - since), state.seconds + now - since
