@@ -19,12 +19,12 @@ import time
 from itertools import pairwise
 from typing import Any
 
-ENGINES = ("legollm", "nanogpt", "nanogpt-best")
+ENGINES = ("legollm", "legollm-eager", "nanogpt-best", "nanogpt")
 N_ROWS, N_TOKENS, VOCAB, N_LAYERS, WIDTH = 4, 512, 50_257, 12, 768
 WARM_UP = 2
 
 
-def legollm_steps(device: str, n_steps: int) -> tuple[list[float], str, float]:
+def legollm_steps(device: str, n_steps: int, wish: str) -> tuple[list[float], str, float]:
     """Seconds of each step of the loop that `legollm train` runs, its precision and its last loss."""
     import torch
 
@@ -64,7 +64,7 @@ def legollm_steps(device: str, n_steps: int) -> tuple[list[float], str, float]:
         NextToken(),
         Ids(),
         build_optimizer(model, optim),
-        TrainConfig(max_steps=n_steps, log_every=1, precision=precision),
+        TrainConfig(max_steps=n_steps, log_every=1, precision=precision, compile=wish),
         learning_rate=lambda step: 1e-4,
         state=TrainState(),
         log=log,
@@ -132,8 +132,8 @@ def flops_per_second(device: str, precision: str) -> float:
 def measure(engine: str, device: str, n_steps: int) -> dict[str, Any]:
     """One engine in this process."""
     n_all = WARM_UP + n_steps
-    if engine == "legollm":
-        seconds, precision, loss = legollm_steps(device, n_all)
+    if engine.startswith("legollm"):
+        seconds, precision, loss = legollm_steps(device, n_all, "never" if engine == "legollm-eager" else "always")
     else:
         seconds, precision, loss = nanogpt_steps(device, n_all, best=engine == "nanogpt-best")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
