@@ -2,6 +2,7 @@
 
 import logging
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from legollm.architectures import ARCHITECTURES
+from legollm.cli import main
 from legollm.device import autocast
 from legollm.errors import ConfigError
 from legollm.interfaces import Batch
 from legollm.team import ALONE
 from legollm.training import compilation
 from legollm.training.compilation import Compilation
+from legollm.training.metrics import read_rows
 from legollm.training.objective import NextToken
 from legollm.transforms import compiled
 from legollm.transforms.compiled import Compiled, compile_blocks
@@ -150,3 +153,33 @@ def test_gradients_are_those_of_the_model_as_written(name: str, precision: str, 
         for key, grad in as_written.items():
             assert float((found[0][key] - grad).abs().max()) <= within * size, key
         assert all(torch.equal(a[key], b[key]) for a, b in pairwise(found) for key in a), "not the same twice"
+
+
+RUN = (
+    "train tokenizer=byte model.n_layers=2 model.d_model=32 model.n_heads=2 model.n_kv_heads=1 model.max_seq_len=16 "
+    "train.batch_size=4 train.log_every=1 train.eval_every=0 train.precision=float32"
+)
+
+
+def losses(folder: Path, text: Path, *steps: int, compile: str) -> list[Any]:
+    """Of a run that stops and goes on at each of `steps`."""
+    for n in steps:
+        words = [
+            *RUN.split(),
+            f"data.source={text}",
+            f"run={folder}",
+            f"train.max_steps={n}",
+            f"train.compile={compile}",
+        ]
+        assert main([*words, "optim.schedule=constant", "optim.warmup_steps=0"]) == 0
+    return [row["loss"] for row in read_rows(folder / "metrics.jsonl") if "loss" in row]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("What is said is said, and what is not is not. " * 200, encoding="utf-8")
+    whole = losses(tmp_path / "whole", text, 6, compile="always")
+    assert whole == losses(tmp_path / "parts", text, 3, 6, compile="always")
+    assert whole == pytest.approx(losses(tmp_path / "written", text, 6, compile="never"), rel=1e-4)
