@@ -110,6 +110,13 @@ def test_what_forgets_is_compiled_within(marked: list[Any]) -> None:
         assert isinstance(block.forward.compute, Compiled)
 
 
+def test_nothing_is_compiled_twice(marked: list[Any]) -> None:
+    model = built()
+    assert compile_blocks(model)
+    assert compile_blocks(model)
+    assert len(marked) == len(list(blocks(model)))
+
+
 def test_where_no_compiler_works_one_line_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

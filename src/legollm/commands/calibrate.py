@@ -249,6 +249,7 @@ def measured(cfg: TrainRun, part: Part, precision: Precision, limit_s: float) ->
         eval_every=0,
         save_every=0,
         inspect_every=0,
+        compile="never",  # what it takes is won back in a long run only
     )
 
     def is_enough() -> bool:

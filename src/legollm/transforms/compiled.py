@@ -34,10 +34,9 @@ def compile_blocks(model: nn.Module) -> bool:
 
     config.activation_memory_budget = BUDGET
     for block in blocks(model):
-        if isinstance(block.forward, Forgetful):
-            block.forward.compute = Compiled(block.forward.compute)
-        else:
-            block.forward = Compiled(block.forward)
+        holder, name = (block.forward, "compute") if isinstance(block.forward, Forgetful) else (block, "forward")
+        if not isinstance(getattr(holder, name), Compiled):
+            setattr(holder, name, Compiled(getattr(holder, name)))
     return True
 
 
