@@ -16,7 +16,7 @@ DATA = Path(os.environ.get("LEGOLLM_DATA", Path(__file__).parents[3] / "shared" 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (['records=["1.2"]'], "records: '1.2' is none of 1.88, 1.60"),
+        (['records=["1.2"]'], "records: '1.2' is none of 1.91, 1.88, 1.60, 1.50"),
         (["rounds=0"], "rounds: must be at least 1, found 0"),
         (["against=nowhere"], "against: nowhere has no data/shakespeare_char/train.bin"),
     ],

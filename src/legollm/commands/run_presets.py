@@ -6,23 +6,32 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
         "model": {"n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_model": 64, "d_head": 16, "d_ff": 176}
         | {"max_seq_len": 64},
-        "train": {"max_steps": 300, "batch_size": 16},
+        "train": {"max_steps": 1600, "batch_size": 16},
         "optim": {"lr": 3e-3, "warmup_steps": 30},
     },
     "small": {
         "model": {"n_layers": 4, "n_heads": 6, "n_kv_heads": 2, "d_model": 192, "d_head": 32, "d_ff": 512}
         | {"max_seq_len": 256},
-        "train": {"max_steps": 1000, "batch_size": 16},
+        "train": {"max_steps": 900, "batch_size": 16},
         "optim": {"lr": 2e-3, "warmup_steps": 50},
     },
     "base": {
-        "model": {"n_layers": 12, "n_heads": 12, "n_kv_heads": 4, "d_model": 768, "d_head": 64, "d_ff": 2048}
-        | {"max_seq_len": 1024},
-        "train": {"max_steps": 20_000, "batch_size": 8, "grad_accum": 8},
-        "optim": {"lr": 6e-4, "warmup_steps": 500},
+        "model": {"n_layers": 6, "n_heads": 6, "n_kv_heads": 2, "d_model": 384, "d_head": 64, "d_ff": 1024}
+        | {"max_seq_len": 256},
+        "train": {"max_steps": 2000, "batch_size": 16},
+        "optim": {"lr": 1e-3, "warmup_steps": 100},
     },
 }
-"""Seconds, minutes, and days on two cores."""
+"""About 1, 5 and 30 minutes on two cores; `benchmarks/bench_presets.py` measures them."""
+
+GPT2_124M: dict[str, Any] = {
+    "tokenizer": {"vocab_size": 50_257},
+    "model": {"preset": "gpt2"},
+    "train": {"max_steps": 19_073, "batch_size": 32, "grad_accum": 16, "precision": "bfloat16"}
+    | {"eval_every": 250, "save_every": 1000},
+    "optim": {"lr": 6e-4, "warmup_steps": 700},
+}
+"""For a GPU: 0.5 million tokens a step, 10 billion in all."""
 
 
 def rung(model: dict[str, Any], lr: float, batch_size: int) -> dict[str, Any]:
@@ -56,20 +65,26 @@ def speedrun(model: dict[str, Any], optim: dict[str, Any], **train: Any) -> dict
     validation text but the last, one checkpoint."""
     usual = {"arch": "vanilla", "n_heads": 4, "n_kv_heads": 4, "d_model": 128, "d_ff": 512, "bias": False}
     bricks = {"positions": "rope", "ffn": "relu_squared", "qk_norm": True, "init": "zero"}
-    tables = {"ngram_rows": [4356, 16_381, 16_381, 16_381]}  # 66 x 66 pairs; the others share
     steps = {"name": "muon", "momentum": 0.9, "schedule": "wsd", "warmup_steps": 0, "min_lr_ratio": 0.0}
     return {
         "tokenizer": {"kind": "char"},
-        "model": {**usual, **bricks, **tables, **model},
+        "model": {**usual, **bricks, **model},
         "optim": {**steps, "decay_fraction": 0.5, "weight_decay": 0.0, **optim},
-        "train": {"eval_every": 0, "save_every": 0, "log_every": 50, **train},
+        "train": {"eval_every": 0, "save_every": 0, "log_every": 50, "compile": "never", **train},
     }
 
 
+SMALL_TABLES = {"ngram_rows": [4356, 16_381, 16_381, 16_381]}
+LARGE_TABLES = {"ngram_rows": [4356, 32_749, 65_537, 65_537, 65_537]}
+"""Of 2, 3, ... characters. Each of 66 x 66 pairs has a row of its own, all else shares; more rows cost only memory."""
+SHORT, LONG = {"max_seq_len": 64, **SMALL_TABLES}, {"max_seq_len": 128, **LARGE_TABLES}
+
 SPEEDRUNS: dict[str, dict[str, Any]] = {
-    "speedrun-1.88": speedrun({"n_layers": 2, "max_seq_len": 64}, {"lr": 0.013}, max_steps=60, batch_size=16),
-    "speedrun-1.60": speedrun({"n_layers": 4, "max_seq_len": 128}, {"lr": 0.012}, max_steps=1100, batch_size=8),
+    "speedrun-1.91": speedrun({"n_layers": 2, **SHORT}, {"lr": 0.013}, max_steps=46, batch_size=16),
+    "speedrun-1.88": speedrun({"n_layers": 2, **SHORT}, {"lr": 0.013}, max_steps=56, batch_size=16),
+    "speedrun-1.60": speedrun({"n_layers": 2, **LONG}, {"lr": 0.012}, max_steps=290, batch_size=8),
+    "speedrun-1.50": speedrun({"n_layers": 4, **LONG}, {"lr": 0.012}, max_steps=860, batch_size=8),
 }
 """NAME-LOSS: the fastest known way to that loss over the whole validation split; `legollm bench speedrun` times it."""
 
-RUNS: dict[str, dict[str, Any]] = {**SIZES, **LADDER, "modern-tiny": MODERN_TINY, **SPEEDRUNS}
+RUNS: dict[str, dict[str, Any]] = {**SIZES, "gpt2-124m": GPT2_124M, **LADDER, "modern-tiny": MODERN_TINY, **SPEEDRUNS}

@@ -25,8 +25,8 @@ class OptimConfig:
     """The optimizer and its learning-rate schedule."""
 
     name: Literal["adamw", "muon", "lion", "sgd"] = "adamw"
-    """adamw; muon for the matrices inside the blocks and adamw for the rest; lion, whose rates are 3 to 10 times
-    smaller; sgd with momentum."""
+    """adamw; muon for the matrices inside the blocks, adagrad for tables of n-grams and adamw for the rest; lion, whose
+    rates are 3 to 10 times smaller; sgd with momentum."""
     lr: float = 1e-3
     """Peak learning rate, reached after warm-up."""
     schedule: Schedule = "cosine"
