@@ -71,6 +71,8 @@ def dangers(source: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.stmt | ast.expr | ast.keyword):
             continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            continue  # a field of that name; whoever reads the name is looked at
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -108,6 +110,7 @@ def test_the_package_cannot_run_code_from_a_file(path: Path) -> None:
         "eval('1')",
         "exec(text)",
         "run = eval",
+        "class Settings:\n    compile: bool = True\n    code = compile",
         "compile(text, 'f', 'exec')",
         "__import__(name)",
         "import numpy as np\nnp.load(path, allow_pickle=True)",
@@ -132,6 +135,7 @@ def test_a_danger_is_found(source: str) -> None:
         "model.eval()",
         "import re\nre.compile(pattern)",
         "import torch\ntorch.compile(model)",
+        "class Settings:\n    compile: bool = True\nwanted = settings.compile",
         "import numpy as np\nnp.load(path, allow_pickle=False)",
         "import yaml\nyaml.safe_load(text)\nloader = yaml.SafeLoader(text)",
         "import subprocess\nsubprocess.run(['ls'], shell=False)",
