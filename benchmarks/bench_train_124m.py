@@ -19,7 +19,7 @@ import time
 from itertools import pairwise
 from typing import Any
 
-ENGINES = ("legollm", "legollm-eager", "nanogpt-best", "nanogpt")
+ENGINES = ("legollm", "legollm-compiled", "nanogpt-best", "nanogpt")
 N_ROWS, N_TOKENS, VOCAB, N_LAYERS, WIDTH = 4, 512, 50_257, 12, 768
 WARM_UP = 2
 
@@ -133,7 +133,7 @@ def measure(engine: str, device: str, n_steps: int) -> dict[str, Any]:
     """One engine in this process."""
     n_all = WARM_UP + n_steps
     if engine.startswith("legollm"):
-        seconds, precision, loss = legollm_steps(device, n_all, "never" if engine == "legollm-eager" else "always")
+        seconds, precision, loss = legollm_steps(device, n_all, "always" if engine == "legollm-compiled" else "auto")
     else:
         seconds, precision, loss = nanogpt_steps(device, n_all, best=engine == "nanogpt-best")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -174,7 +174,7 @@ def main() -> None:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found[engine].append(json.loads(done.stdout.splitlines()[-1]))
     print(
-        f"{'engine':<13} {'precision':<9} {'tokens/s':>8} {'ratio':>6} {'share':>6} {'first s':>7} {'peak MiB':>8} "
+        f"{'engine':<16} {'precision':<9} {'tokens/s':>8} {'ratio':>6} {'share':>6} {'first s':>7} {'peak MiB':>8} "
         f"{'loss':>7}"
     )
     ours = 0.0
@@ -186,7 +186,7 @@ def main() -> None:
         first = statistics.median(run["first"] for run in runs)
         peak, last = max(run["peak"] for run in runs), runs[-1]
         print(
-            f"{engine:<13} {last['precision']:<9} {rate:>8.0f} {ours / rate:>5.2f}x {share:>6.0%} {first:>7.1f} "
+            f"{engine:<16} {last['precision']:<9} {rate:>8.0f} {ours / rate:>5.2f}x {share:>6.0%} {first:>7.1f} "
             f"{peak:>8.0f} {last['loss']:>7.3f}"
         )
 

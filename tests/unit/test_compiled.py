@@ -20,7 +20,7 @@ from legollm.training.compilation import Compilation
 from legollm.training.metrics import read_rows
 from legollm.training.objective import NextToken
 from legollm.transforms import compiled
-from legollm.transforms.compiled import Compiled, compile_blocks
+from legollm.transforms.compiled import Compiled, compile_blocks, uncompile_blocks
 from legollm.transforms.recompute import Forgetful, Recompute, blocks, recompute
 from tiny_models import tiny_config
 
@@ -46,31 +46,36 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return given
 
 
-def looks(one: Compilation, n: int, seconds: float = 1.0, *, alike: bool = True) -> list[bool | None]:
-    """What is decided after each of n steps."""
-    return [one.after_step(step, seconds, (8, 16 if alike else step)) for step in range(1, n + 1)]
+def decided(one: Compilation, *seconds: float, alike: bool = True) -> list[bool | None]:
+    """What is said after each step that takes so long."""
+    return [one.after_step(step, took, (8, 16 if alike else step)) for step, took in enumerate(seconds, 1)]
 
 
-def test_a_long_run_is_compiled_after_a_few_looks(marked: list[Any]) -> None:
-    one = Compilation(built(), "auto", 1000, ALONE)
+def is_compiled(model: nn.Module) -> bool:
+    return all(isinstance(block.forward, Compiled) for block in blocks(model))
+
+
+WRITTEN, TRIED = [9.0, 1.0, 1.0, 1.0], [30.0, 20.0]
+"""Steps before compiling and while it is done."""
+
+
+@pytest.mark.parametrize(("later", "kept"), [(0.8, True), (1.0, False), (1.2, False)])
+def test_a_long_run_tries_and_keeps_what_is_shorter(marked: list[Any], later: float, kept: bool) -> None:
+    one = Compilation(built(), "auto", 3000, ALONE)
     assert one.start(None) is None
-    assert looks(one, compilation.LOOKS) == [None] * (compilation.LOOKS - 1) + [True]
+    assert decided(one, *WRITTEN) == [None] * len(WRITTEN)
+    assert is_compiled(one.model)
+    assert decided(one, *TRIED, *[later] * compilation.LOOKS)[-2:] == [None, kept]
+    assert is_compiled(one.model) == kept
     assert len(marked) == len(list(blocks(one.model)))
 
 
-@pytest.mark.parametrize(("n_steps", "seconds", "alike"), [(100, 1.0, True), (1000, 0.1, True), (100_000, 1.0, False)])
-def test_what_does_not_pay_is_left_alone(marked: list[Any], n_steps: int, seconds: float, alike: bool) -> None:
+@pytest.mark.parametrize(("n_steps", "seconds", "alike"), [(900, 1.0, True), (3000, 0.1, True), (100_000, 1.0, False)])
+def test_what_is_not_worth_it_is_not_tried(marked: list[Any], n_steps: int, seconds: float, alike: bool) -> None:
     one = Compilation(built(), "auto", n_steps, ALONE)
     assert one.start(None) is None
-    assert looks(one, compilation.LOOKS, seconds, alike=alike)[-1] is False
+    assert decided(one, 1000.0, seconds, seconds, seconds, alike=alike)[-1] is False
     assert marked == []
-
-
-def test_the_first_step_is_not_what_decides(marked: list[Any]) -> None:
-    one = Compilation(built(), "auto", 100, ALONE)
-    assert one.start(None) is None
-    assert one.after_step(1, 1000.0, ()) is None
-    assert looks(one, compilation.LOOKS - 1)[-1] is False
 
 
 def test_a_decision_is_not_made_twice(marked: list[Any]) -> None:
@@ -104,10 +109,11 @@ def test_only_training_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_forgets_is_compiled_within(marked: list[Any]) -> None:
     model = built()
     recompute(model, "full")
-    compile_blocks(model)
-    for block in blocks(model):
-        assert isinstance(block.forward, Forgetful)
-        assert isinstance(block.forward.compute, Compiled)
+    for change, is_so in ((compile_blocks, True), (uncompile_blocks, False)):
+        change(model)
+        for block in blocks(model):
+            assert isinstance(block.forward, Forgetful)
+            assert isinstance(block.forward.compute, Compiled) == is_so
 
 
 def test_nothing_is_compiled_twice(marked: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""When to compile a model that trains: at once, never, or as soon as its first steps show that it pays."""
+"""When to compile a model that trains: at once, never, or after trying it in a run that is long enough to try."""
 
 import logging
 import statistics
@@ -10,18 +10,19 @@ from torch import nn
 from legollm.components.moe import MoE
 from legollm.errors import ConfigError
 from legollm.team import Team
-from legollm.transforms.compiled import Compile, compile_blocks
+from legollm.transforms.compiled import Compile, compile_blocks, uncompile_blocks
 from legollm.transforms.recompute import blocks
 
 log = logging.getLogger(__name__)
 
-WARM_UP = 60.0
-"""Seconds that compiling takes, with room: 17 for a block of GPT-2 on two cores that do nothing else, 3 from its
-cache."""
-GAIN = 0.15
-"""Share of a step's time that it saves at least: 0.28 for GPT-2 124M in bfloat16 on a CPU."""
+WORTH = 1200.0
+"""Seconds that a run must have left to be worth the trial; compiling takes 17 of them on two quiet cores."""
 LOOKS = 4
-"""Steps that are timed before that is decided; the first one, which is slower, does not count."""
+"""Steps that are timed as the model is written, the first of which does not count, and then compiled."""
+COMPILES = 2
+"""Compiled steps that do not count: they wait for the compiler."""
+SHORTER = 0.97
+"""A compiled step must take less than this share of the time to be kept."""
 
 
 @dataclass
@@ -34,7 +35,9 @@ class Compilation:
     """Of the whole run."""
     team: Team
     seconds: list[float] = field(default_factory=list)
-    """Of the steps so far."""
+    """Of the steps so far, as the model is written."""
+    compiled: list[float] | None = None
+    """The same of compiled steps, once they are tried."""
     shapes: set[Any] = field(default_factory=set)
     """Of their batches: each further one is compiled anew."""
 
@@ -55,14 +58,29 @@ class Compilation:
         return decided if can_pay else False
 
     def after_step(self, step: int, seconds: float, shape: Any) -> bool | None:
-        """The same, once a few steps of that many seconds and batches of that shape have shown what it is worth."""
-        self.seconds.append(seconds)
+        """The same, once steps of that many seconds, with batches of that shape, have shown which way is shorter."""
         self.shapes.add(shape)
+        if self.compiled is not None:
+            self.compiled.append(seconds)
+            return None if len(self.compiled) < COMPILES + LOOKS else self.kept(self.compiled)
+        self.seconds.append(seconds)
         if len(self.seconds) < LOOKS:
             return None
         left = (self.n_steps - step) * statistics.median(self.seconds[1:])
-        pays = len(self.shapes) == 1 and left * GAIN > WARM_UP
-        if not self.team.tell(lambda: "it pays" if pays else ""):  # the leader's clock decides for all
+        if not self.all_say(len(self.shapes) == 1 and left > WORTH) or not compile_blocks(self.model):
             return False
-        log.info("the blocks are compiled now: about %.0f s of training are left", left)
-        return compile_blocks(self.model)
+        self.compiled = []
+        return None
+
+    def kept(self, compiled: list[float]) -> bool:
+        """Whether it is to stay compiled."""
+        ratio = statistics.median(compiled[COMPILES:]) / statistics.median(self.seconds[1:])
+        keeps = self.all_say(ratio < SHORTER)
+        log.info("a compiled step takes %.2f of the time: %s", ratio, "kept" if keeps else "taken back")
+        if not keeps:
+            uncompile_blocks(self.model)
+        return keeps
+
+    def all_say(self, yes: bool) -> bool:
+        """What the leader of the team says, whose clock decides for all."""
+        return bool(self.team.tell(lambda: "yes" if yes else ""))

@@ -53,8 +53,8 @@ class TrainConfig:
     """Blocks that keep nothing for the backward pass but compute it again: none, full for all, or a number n for every
     n-th one. Less memory, slower steps, the same gradients."""
     compile: Compile = "auto"
-    """Whether the compiler takes the blocks: always, never, or auto, once the first steps show that a run is long
-    enough to win back what compiling takes, a minute at most."""
+    """Whether the compiler takes the blocks: always, never, or auto, which tries it in a run that has more than twenty
+    minutes left, and keeps it if the steps are shorter then."""
     precision: Precision = "auto"
     """Of matrix products: float32, bfloat16, or auto, which measures what is faster here. Weights stay float32."""
     device: Device = "auto"
@@ -201,6 +201,7 @@ def train(
             optimizer.step()
         elif is_spike:
             log(state.step + 1, loss=loss, grad_norm=norm, lr=lr, spike=norm / usual(state.norms))
+        del grads  # or they would live through the passes of the next step
         if is_finite:
             state.remember(loss, norm)  # also of a spike: what lasts becomes usual
             state.n_skips = 0

@@ -5,6 +5,7 @@ one. Outside of training, a block stays as it is written: shapes change there wi
 """
 
 import logging
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -19,7 +20,7 @@ Compile = Literal["auto", "always", "never"]
 BUDGET = 0.8
 """Share of the memory for activations that compiled blocks may keep; what is cheapest is computed again instead.
 
-The shape of GPT-2 124M, 4 x 512 tokens: 2,979 MiB at most instead of 3,695, in steps that take as long.
+The shape of GPT-2 124M, 4 x 512 tokens in bfloat16 on two cores: 2.9 GiB at most instead of 3.6, for 1.06 of the time.
 """
 
 
@@ -33,11 +34,23 @@ def compile_blocks(model: nn.Module) -> bool:
     from torch._functorch import config
 
     config.activation_memory_budget = BUDGET
-    for block in blocks(model):
-        holder, name = (block.forward, "compute") if isinstance(block.forward, Forgetful) else (block, "forward")
+    for holder, name in passes(model):
         if not isinstance(getattr(holder, name), Compiled):
             setattr(holder, name, Compiled(getattr(holder, name)))
     return True
+
+
+def uncompile_blocks(model: nn.Module) -> None:
+    """Have all blocks compute as they are written again."""
+    for holder, name in passes(model):
+        if isinstance(one := getattr(holder, name), Compiled):
+            setattr(holder, name, one.as_written)
+
+
+def passes(model: nn.Module) -> Iterator[tuple[Any, str]]:
+    """Where the function lies that computes a block, for each of them."""
+    for block in blocks(model):
+        yield (block.forward, "compute") if isinstance(block.forward, Forgetful) else (block, "forward")
 
 
 class Compiled:
