@@ -9,6 +9,7 @@ LegoLLMError                     exit status 1
 ├── CheckpointError  OSError     1  a folder that is no checkpoint, or does not fit the model
 │   └── IntegrityError           5  a file whose content is not what its manifest says
 ├── PeerError        ConnectionError  1  another process of the same run is gone
+├── LoweringError    ValueError  2  a part of a model that only torch can run
 ├── TooLargeError    MemoryError 1  a model or a single row that does not fit into memory
 ├── DivergedError    ArithmeticError  4  training met numbers that are not finite and stopped
 └── Interrupted                  3  a signal ended the run after its state was saved
@@ -66,6 +67,12 @@ class IntegrityError(CheckpointError):
 
 class PeerError(LegoLLMError, ConnectionError):
     """Another process of the same run is gone, and this one cannot go on without it."""
+
+
+class LoweringError(LegoLLMError, ValueError):
+    """A model, or something asked of it, for which there are no kernels; torch can do it."""
+
+    exit_status = 2
 
 
 class TooLargeError(LegoLLMError, MemoryError):

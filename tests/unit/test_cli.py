@@ -219,6 +219,7 @@ STATUSES = {
     "CheckpointError": 1,
     "IntegrityError": 5,
     "PeerError": 1,
+    "LoweringError": 2,
     "TooLargeError": 1,
     "DivergedError": 4,
     "Interrupted": 3,

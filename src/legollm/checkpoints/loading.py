@@ -19,6 +19,8 @@ from legollm.generation.complete import Decoding, decode, open_rows
 from legollm.generation.sampling import Sampling
 from legollm.generation.text import TextStream, generate_text, stream_text
 from legollm.interfaces import Tokenizer
+from legollm.lowering.engine import Engine, engine_for
+from legollm.lowering.weights import Precision
 from legollm.tokenizers import load_tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
@@ -43,6 +45,12 @@ class Loaded:
     folder: Path
     chat_template: str | None = None
     """The Jinja template of a model that was fine-tuned to answer."""
+    engine: Engine = "auto"
+    """What runs the model when it writes: torch, cpu (compiled kernels), or whichever is done sooner."""
+    precision: Precision = "float32"
+    """Of the weights when it writes: float32, bfloat16, or with the kernels int8 and int4."""
+    lowered: dict[str, GenerativeModel] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    """The model as the kernels run it, once it was."""
 
     def generate(self, prompt: str | Sequence[int], *, on_overflow: str = "crop", **sampling: Any) -> str:
         """The continuation of a prompt, without the prompt.
@@ -56,7 +64,7 @@ class Loaded:
         decoding = self.decoding(on_overflow)
         wanted = sampling_of(sampling)
         completion = generate_text(
-            self.writer, self.text_side(), prompt, wanted, stop_ids=self.stop_ids(), decoding=decoding
+            self.writer_of(wanted), self.text_side(), prompt, wanted, stop_ids=self.stop_ids(), decoding=decoding
         )
         return completion.text
 
@@ -75,14 +83,16 @@ class Loaded:
         decoding, wanted = self.decoding(on_overflow), sampling_of(sampling)
         if as_ids:
             return self.ids(prompt, wanted, decoding)
-        return stream_text(self.writer, self.text_side(), prompt, wanted, stop_ids=self.stop_ids(), decoding=decoding)
+        model = self.writer_of(wanted)
+        return stream_text(model, self.text_side(), prompt, wanted, stop_ids=self.stop_ids(), decoding=decoding)
 
     def ids(self, prompt: str | Sequence[int], sampling: Sampling, decoding: Decoding) -> Iterator[int]:
         ids = self.text_side().encode(prompt) if isinstance(prompt, str) else prompt
-        (row,) = open_rows(self.writer, [ids], sampling, decoding)
+        model = self.writer_of(sampling)
+        (row,) = open_rows(model, [ids], sampling, decoding)
         n_ids = self.tokenizer.vocab_size if self.tokenizer else None  # the tokens of the text, no others
         stops = self.stop_ids()
-        for _, token in decode(self.writer, [row], sampling, stop_ids=stops, decoding=decoding, n_ids=n_ids):
+        for _, token in decode(model, [row], sampling, stop_ids=stops, decoding=decoding, n_ids=n_ids):
             if token != row.stop_id:
                 yield token
 
@@ -112,6 +122,22 @@ class Loaded:
         """
         self.refuse_pairs()
         return cast(GenerativeModel, self.model)
+
+    def writer_of(self, sampling: Sampling, n_answers: int = 1) -> GenerativeModel:
+        """What writes so many answers soonest, with this engine and in this precision.
+
+        Raises:
+            CheckpointError: see `writer`.
+            ConfigError, LoweringError: the engine has no such precision, or no lowering for the model.
+        """
+        if "" not in self.lowered:
+            model = self.writer
+            n_tokens = n_answers * sampling.max_new_tokens
+            found: GenerativeModel = engine_for(self.model, self.engine, self.precision, n_tokens)
+            if found is model:  # torch for now: the next one may write more
+                return model
+            self.lowered[""] = found
+        return self.lowered[""]
 
     def refuse_pairs(self) -> None:
         """
@@ -150,8 +176,10 @@ def sampling_of(settings: dict[str, Any]) -> Sampling:
     return Sampling(**settings)
 
 
-def load(folder: Path | str) -> Loaded:
+def load(folder: Path | str, *, engine: Engine = "auto", precision: Precision = "float32") -> Loaded:
     """Open a checkpoint folder, a run folder (its newest whole checkpoint), or a Hugging Face folder.
+
+    engine, precision: what runs the model when it writes, and of which weights; see `Loaded`.
 
     Raises:
         CheckpointError: no such folder, not a model that legollm knows, or a tokenizer with more ids than it.
@@ -175,7 +203,7 @@ def load(folder: Path | str) -> Loaded:
         )
     template = inside(path, "chat_template.jinja")
     chat_template = template.read_text(encoding="utf-8") if template.exists() else None
-    return Loaded(model.eval(), tokenizer, config, arch, path, chat_template)
+    return Loaded(model.eval(), tokenizer, config, arch, path, chat_template, engine, precision)
 
 
 def resolve_folder(path: Path) -> Path:

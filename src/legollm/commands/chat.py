@@ -11,6 +11,8 @@ from legollm.data.chat import Message
 from legollm.errors import TokenizerError
 from legollm.generation.sampling import Sampling
 from legollm.generation.text import stream_text
+from legollm.lowering.engine import Engine
+from legollm.lowering.weights import Precision
 
 HELP = "commands: /new forgets the conversation, /retry answers again, /system TEXT sets the scene, /quit ends"
 
@@ -23,6 +25,10 @@ class ChatRun(Sampling):
 
     model: Path = Path("runs/demo/checkpoint")
     """A checkpoint or run folder, or a Hugging Face folder."""
+    engine: Engine = "auto"
+    """What runs the model: torch, cpu (compiled kernels), or auto: whichever is done sooner."""
+    precision: Precision = "float32"
+    """What weight matrices are kept in: float32, bfloat16 (half the memory), or with engine=cpu int8 and int4."""
     system: str = ""
     """What the model is told before the conversation."""
 
@@ -30,7 +36,7 @@ class ChatRun(Sampling):
 def chat(run: Resolved[ChatRun]) -> None:
     """Talk to a model. A model without a chat template continues what you write instead."""
     cfg = run.value
-    lm = load(cfg.model)
+    lm = load(cfg.model, engine=cfg.engine, precision=cfg.precision)
     lm.refuse_pairs()
     sampling = Sampling(**{one.name: getattr(cfg, one.name) for one in fields(Sampling)})
     if lm.chat_template is None:
@@ -93,7 +99,14 @@ class Conversation:
         else:
             prompt = lm.chat_prompt(self.fitting())
         sampling = replace(self.sampling, seed=self.sampling.seed + self.n_retries)
-        stream = stream_text(lm.writer, tokenizer, prompt, sampling, stop_ids=stops, decoding=lm.decoding("crop"))
+        stream = stream_text(
+            lm.writer_of(sampling, n_answers=10),
+            tokenizer,
+            prompt,
+            sampling,
+            stop_ids=stops,
+            decoding=lm.decoding("crop"),
+        )
         said = ""
         try:
             for piece in stream:

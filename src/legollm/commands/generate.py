@@ -12,6 +12,8 @@ from legollm.errors import ConfigError
 from legollm.generation.complete import Decoding
 from legollm.generation.sampling import Sampling
 from legollm.generation.text import stream_text
+from legollm.lowering.engine import Engine
+from legollm.lowering.weights import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,10 @@ class GenerateRun(Sampling):
     """A checkpoint or run folder, or a Hugging Face folder."""
     prompt: str | None = None
     """What to continue; null reads standard input, or starts a new text where that is a terminal."""
+    engine: Engine = "auto"
+    """What runs the model: torch, cpu (compiled kernels), or auto: whichever is done sooner."""
+    precision: Precision = "float32"
+    """What weight matrices are kept in: float32, bfloat16 (half the memory), or with engine=cpu int8 and int4."""
     decoding: Decoding = field(default_factory=lambda: Decoding(on_overflow="crop"))
     json: bool = False
     """Print one JSON object when it is finished: prompt, text, n_tokens, finish_reason."""
@@ -35,7 +41,7 @@ def generate(run: Resolved[GenerateRun]) -> None:
     legollm generate runs/demo "Mira put the key" temperature=0.8 max_new_tokens=80
     """
     cfg = run.value
-    lm = load(cfg.model)
+    lm = load(cfg.model, engine=cfg.engine, precision=cfg.precision)
     lm.refuse_pairs()
     sampling = Sampling(**{one.name: getattr(cfg, one.name) for one in fields(Sampling)})
     prompt = cfg.prompt
@@ -45,7 +51,9 @@ def generate(run: Resolved[GenerateRun]) -> None:
     if not ids:
         raise ConfigError("prompt: empty, and this model has no token that starts a text; give a prompt")
     decoding = replace(cfg.decoding, window=cfg.decoding.window or lm.config.max_seq_len)
-    stream = stream_text(lm.writer, lm.text_side(), ids, sampling, stop_ids=lm.stop_ids(), decoding=decoding)
+    stream = stream_text(
+        lm.writer_of(sampling), lm.text_side(), ids, sampling, stop_ids=lm.stop_ids(), decoding=decoding
+    )
     if cfg.json:
         text = "".join(stream)
         result = {

@@ -34,10 +34,16 @@ class NgramEmbedding(nn.Module):
 
         What lies before position 0 is no token, whatever `tokens` holds there.
         """
-        new = tokens[:, self.n_before :]
-        x, key = self.tokens(new, positions), new
-        for back, (table, n_rows) in enumerate(zip(self.ngrams.parameters(), self.n_rows, strict=True), start=1):
+        x = self.tokens(tokens[:, self.n_before :], positions)
+        for table, rows in zip(self.ngrams.parameters(), self.rows(tokens, positions), strict=True):
+            x = x + F.embedding(rows, table, sparse=self.sparse)
+        return x
+
+    def rows(self, tokens: Tensor, positions: Tensor) -> list[Tensor]:
+        """The row of each table: tokens (B, n_before + T), positions of the last T -> (B, T) for each."""
+        key, found = tokens[:, self.n_before :], []
+        for back, n_rows in enumerate(self.n_rows, start=1):
             before = tokens[:, self.n_before - back : tokens.size(1) - back]
             key = key + torch.where(positions >= back, before, self.base - 1) * self.base**back
-            x = x + F.embedding(key % n_rows, table, sparse=self.sparse)
-        return x
+            found.append(key % n_rows)
+        return found

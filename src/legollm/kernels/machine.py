@@ -4,11 +4,9 @@ Each is one or a few instructions of LLVM, which also has them for processors wi
 and of 64 bits throughout, and byte order is little-endian. Nothing here checks bounds: whoever calls knows them.
 """
 
-import hashlib
 import inspect
-import re
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,6 +15,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils as untyped_cgutils
 from numpy.typing import NDArray
+
+from legollm.kernels.stamp import stamp
 
 F = TypeVar("F", bound=Callable[..., Any])
 Array = NDArray[Any]
@@ -45,15 +45,6 @@ WINDOW = 64
 """Bytes classified at once by `byte_classes`: one bit for each in a whole number."""
 
 
-@cache
-def _stamp(path: Path) -> str:
-    """A hash of a module's source and of the kernel modules that it takes anything from."""
-    source = path.read_text(encoding="utf-8")
-    below = re.findall(r"^from legollm\.kernels\.(\w+) import", source, re.MULTILINE)
-    parts = [source, *(_stamp(Path(__file__).with_name(f"{name}.py")) for name in below)]
-    return hashlib.sha256("".join(parts).encode()).hexdigest()[:8]
-
-
 def kernel(signature: Any) -> Callable[[F], F]:
     """Compile a function of this signature now, or load what an earlier process compiled and left on disk.
 
@@ -64,7 +55,7 @@ def kernel(signature: Any) -> Callable[[F], F]:
     def compiled(function: F) -> F:
         # numba looks for changes in a function's own file only, but other modules' functions are compiled into it: with
         # their hash in its name it has another place on disk when any of them changes.
-        function.__qualname__ += "_" + _stamp(Path(inspect.getfile(function)))
+        function.__qualname__ += "_" + stamp(Path(inspect.getfile(function)))
         counted = "np" in function.__code__.co_names
         compile_it: Callable[..., Any] = partial(numba.njit, signature, nogil=True, error_model="numpy", _nrt=counted)
         try:
@@ -77,12 +68,12 @@ def kernel(signature: Any) -> Callable[[F], F]:
     return compiled
 
 
-def _intrinsic(function: Callable[..., Any]) -> Callable[..., int]:
+def intrinsic(function: Callable[..., Any]) -> Callable[..., int]:
     done: Callable[..., int] = numba.extending.intrinsic(function)
     return done
 
 
-def _code(build: Callable[..., Any]) -> Callable[..., Any]:
+def code(build: Callable[..., Any]) -> Callable[..., Any]:
     """numba's generator for `build`, which gets the instruction builder and the operands, arrays as their address."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -101,7 +92,7 @@ def _bytes_at(builder: Any, address: Any, offset: Any, kind: Any) -> Any:
     return builder.bitcast(builder.gep(builder.bitcast(address, _BYTE.as_pointer()), [offset]), kind.as_pointer())
 
 
-def _call(builder: Any, name: str, result: Any, operands: list[Any]) -> Any:
+def call(builder: Any, name: str, result: Any, operands: list[Any]) -> Any:
     function_type = ir.FunctionType(result, [operand.type for operand in operands])
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), operands)
 
@@ -109,7 +100,7 @@ def _call(builder: Any, name: str, result: Any, operands: list[Any]) -> Any:
 # ---- arrays -------------------------------------------------------------------------------------------------------
 
 
-@_intrinsic
+@intrinsic
 def at(_: Any, array: Any, index: Any) -> Any:
     """array[index] for index >= 0, as a whole number: without numba's second look for a negative index."""
     element = _ELEMENT[array.dtype]
@@ -120,10 +111,10 @@ def at(_: Any, array: Any, index: Any) -> Any:
             return value
         return builder.zext(value, _LONG) if element is _BYTE else builder.sext(value, _LONG)
 
-    return I64(array, I64), _code(build)
+    return I64(array, I64), code(build)
 
 
-@_intrinsic
+@intrinsic
 def put(_: Any, array: Any, index: Any, value: Any) -> Any:
     """array[index] = value for index >= 0; bits that the element has no room for are dropped."""
     element = _ELEMENT[array.dtype]
@@ -132,30 +123,30 @@ def put(_: Any, array: Any, index: Any, value: Any) -> Any:
         what = what if element is _LONG else builder.trunc(what, element)
         builder.store(what, builder.gep(address, [where], inbounds=True))
 
-    return NOTHING(array, I64, I64), _code(build)
+    return NOTHING(array, I64, I64), code(build)
 
 
-@_intrinsic
+@intrinsic
 def load64(_: Any, array: Any, offset: Any) -> Any:
     """The 8 bytes at byte `offset` of an array as one whole number; any offset will do."""
 
     def build(builder: Any, address: Any, where: Any) -> Any:
         return builder.load(_bytes_at(builder, address, where, _LONG), align=1)
 
-    return I64(array, I64), _code(build)
+    return I64(array, I64), code(build)
 
 
-@_intrinsic
+@intrinsic
 def store64(_: Any, array: Any, offset: Any, value: Any) -> Any:
     """Write a whole number to the 8 bytes at byte `offset`."""
 
     def build(builder: Any, address: Any, where: Any, what: Any) -> None:
         builder.store(what, _bytes_at(builder, address, where, _LONG), align=1)
 
-    return NOTHING(array, I64, I64), _code(build)
+    return NOTHING(array, I64, I64), code(build)
 
 
-@_intrinsic
+@intrinsic
 def copy16(_: Any, target: Any, target_offset: Any, source: Any, source_offset: Any) -> Any:
     """Copy 16 bytes from byte `source_offset` to byte `target_offset`."""
     pair = ir.VectorType(_LONG, 2)
@@ -164,64 +155,64 @@ def copy16(_: Any, target: Any, target_offset: Any, source: Any, source_offset: 
         value = builder.load(_bytes_at(builder, origin, origin_offset, pair), align=1)
         builder.store(value, _bytes_at(builder, to, to_offset, pair), align=1)
 
-    return NOTHING(target, I64, source, I64), _code(build)
+    return NOTHING(target, I64, source, I64), code(build)
 
 
-@_intrinsic
+@intrinsic
 def prefetch(_: Any, array: Any, offset: Any) -> Any:
     """Start loading the cache line at byte `offset`, and do not wait for it."""
 
     def build(builder: Any, address: Any, where: Any) -> None:
         reading, keep, data = (ir.Constant(_INT, value) for value in (0, 3, 1))
         line = _bytes_at(builder, address, where, _BYTE)
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [line, reading, keep, data])
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), [line, reading, keep, data])
 
-    return NOTHING(array, I64), _code(build)
+    return NOTHING(array, I64), code(build)
 
 
 # ---- whole numbers as rows of 64 bits -----------------------------------------------------------------------------
 
 
-@_intrinsic
+@intrinsic
 def trailing_zeros(_: Any, bits: Any) -> Any:
     """The position of the lowest bit that is set; 64 if none is."""
-    return I64(I64), _code(lambda builder, value: builder.cttz(value, ir.Constant(_BIT, 0)))
+    return I64(I64), code(lambda builder, value: builder.cttz(value, ir.Constant(_BIT, 0)))
 
 
-@_intrinsic
+@intrinsic
 def leading_zeros(_: Any, bits: Any) -> Any:
     """63 less the position of the highest bit that is set; 64 if none is."""
-    return I64(I64), _code(lambda builder, value: builder.ctlz(value, ir.Constant(_BIT, 0)))
+    return I64(I64), code(lambda builder, value: builder.ctlz(value, ir.Constant(_BIT, 0)))
 
 
-@_intrinsic
+@intrinsic
 def count_ones(_: Any, bits: Any) -> Any:
     """How many bits are set."""
-    return I64(I64), _code(lambda builder, value: builder.ctpop(value))
+    return I64(I64), code(lambda builder, value: builder.ctpop(value))
 
 
-@_intrinsic
+@intrinsic
 def shift_right(_: Any, bits: Any, count: Any) -> Any:
     """The bits moved `count` < 64 places down, zeros from above; Python's >> would copy the sign."""
-    return I64(I64, I64), _code(lambda builder, value, places: builder.lshr(value, places))
+    return I64(I64, I64), code(lambda builder, value, places: builder.lshr(value, places))
 
 
-@_intrinsic
+@intrinsic
 def wrap_add(_: Any, a: Any, b: Any) -> Any:
     """a + b modulo 2**64: what carries beyond the top bit is lost, as bit tricks want it."""
-    return I64(I64, I64), _code(lambda builder, x, y: builder.add(x, y))
+    return I64(I64, I64), code(lambda builder, x, y: builder.add(x, y))
 
 
-@_intrinsic
+@intrinsic
 def wrap_multiply(_: Any, a: Any, b: Any) -> Any:
     """a * b modulo 2**64, as hashes want it."""
-    return I64(I64, I64), _code(lambda builder, x, y: builder.mul(x, y))
+    return I64(I64, I64), code(lambda builder, x, y: builder.mul(x, y))
 
 
 # ---- many values at once ------------------------------------------------------------------------------------------
 
 
-@_intrinsic
+@intrinsic
 def _byte_classes(_: Any, text: Any, offset: Any) -> Any:
     """The ASCII classes of text[offset : offset + 64], each as 64 bits, one for a byte, the lowest for the first.
 
@@ -254,13 +245,13 @@ def _byte_classes(_: Any, text: Any, offset: Any) -> Any:
         ]
         return cgutils.pack_array(builder, [builder.bitcast(one, _LONG) for one in classes])
 
-    return SEVEN(text, I64), _code(build)
+    return SEVEN(text, I64), code(build)
 
 
 byte_classes: Callable[..., Any] = _byte_classes
 
 
-@_intrinsic
+@intrinsic
 def replace16(_: Any, array: Any, index: Any, a: Any, at_a: Any, b: Any, at_b: Any, c: Any, at_c: Any) -> Any:
     """Of the 16 values of an int32 array from `index` on, replace those at places a, b and c; returns the smallest.
 
@@ -283,12 +274,12 @@ def replace16(_: Any, array: Any, index: Any, a: Any, at_a: Any, b: Any, at_b: A
         for place, new in zip(places_and_values[::2], places_and_values[1::2], strict=True):
             value = builder.select(builder.icmp_signed("==", numbers, each(place)), each(new), value)
         builder.store(value, start, align=4)
-        return builder.sext(_call(builder, "llvm.vector.reduce.smin.v16i32", _INT, [value]), _LONG)
+        return builder.sext(call(builder, "llvm.vector.reduce.smin.v16i32", _INT, [value]), _LONG)
 
-    return I64(array, *(I64,) * 7), _code(build)
+    return I64(array, *(I64,) * 7), code(build)
 
 
-@_intrinsic
+@intrinsic
 def find8(_: Any, array: Any, index: Any, key: Any, places: Any) -> Any:
     """Which of the 8 values of an int64 array from `index` on is `key` once it is moved `places` bits down; or 64."""
     vector = ir.VectorType(_LONG, 8)
@@ -305,10 +296,10 @@ def find8(_: Any, array: Any, index: Any, key: Any, places: Any) -> Any:
         found = builder.zext(builder.bitcast(equal, _BYTE), _LONG)
         return builder.cttz(found, ir.Constant(_BIT, 0))
 
-    return I64(array, I64, I64, I64), _code(build)
+    return I64(array, I64, I64, I64), code(build)
 
 
-@_intrinsic
+@intrinsic
 def out_of_line(_: Any) -> Any:
     """Said in a kernel: never copy it into its callers, whose loops then keep the registers."""
-    return NOTHING(), _code(lambda builder: builder.function.attributes.add("noinline"))
+    return NOTHING(), code(lambda builder: builder.function.attributes.add("noinline"))

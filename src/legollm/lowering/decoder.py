@@ -1,0 +1,239 @@
+"""A built decoder as a plan of kernel calls: the same tokens in, the same logits out, at the speed of memory."""
+
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from legollm.components.decoder import Decoder
+from legollm.components.masks import Causal, Ragged
+from legollm.errors import ContextError, LoweringError, TokenizerError
+from legollm.interfaces import Cache
+from legollm.kernels import plan
+from legollm.lowering.bricks import lower_body, lower_head
+from legollm.lowering.team import Team
+from legollm.lowering.weights import Precision
+from legollm.lowering.writer import Plan, Writer
+
+MAX_ROWS = 256
+"""Rows of states that one pass takes; longer prompts take several."""
+N_ROW_FIELDS = 3
+"""Slot, column and position; then the indices."""
+
+
+class LayerMemory(Protocol):
+    """Keys and values of one layer, (slots, K, columns, Dh) float32."""
+
+    k: Tensor
+    v: Tensor
+
+
+class Memory:
+    """Where the kernels find keys and values: a row of addresses for each layer."""
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
+        self.n_columns = min((k.size(2) for k, _ in layers), default=0)
+        rows = []
+        for k, v in layers:
+            if k.dtype != torch.float32 or k.stride(3) != 1 or k.stride(2) != k.size(3) or k.stride() != v.stride():
+                raise LoweringError("kernels read keys and values of float32 that lie in order; use a FullCache")
+            rows.append([k.data_ptr(), v.data_ptr(), 4 * k.stride(0), 4 * k.stride(1)])
+        self.table = torch.tensor(rows or [[0] * 4], dtype=torch.int64)
+        self.address = self.table.data_ptr()
+
+
+class LoweredDecoder:
+    """A decoder whose passes are carried out by kernels; it generates like the model it was made of.
+
+    A row of a pass is (token, position, slot): one token of each of many texts, many tokens of one text, or any mixture
+    are the same to it. Caches hold float32, whatever the weights are in.
+    """
+
+    def __init__(self, model: Decoder, precision: Precision = "float32", *, n_threads: int | None = None) -> None:
+        """n_threads: None is as many as torch uses.
+
+        Raises:
+            LoweringError: a part of the model has no lowering.
+        """
+        self.max_seq_len, self.kv_shapes, self.n_before = model.max_seq_len, model.kv_shapes, model.n_before
+        self.precision = precision
+        writer = Writer(precision, MAX_ROWS)
+        self.states = lower_body(model, writer)
+        self.body = writer.finish()
+        self.vocab_size = lower_head(model, writer)
+        self.head = writer.finish()
+        self.writer = writer
+        self.rows = np.zeros((MAX_ROWS, N_ROW_FIELDS + writer.n_indices), np.int64)
+        self.team = Team(n_threads or torch.get_num_threads(), (self.body, self.head))
+        self.lock = threading.Lock()
+        self.n_positions = 0
+        self.memory_of: tuple[weakref.ref[Any], Memory] | None = None
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """One that says in which dtype and on which device a cache has to be."""
+        yield nn.Parameter(torch.empty(0), requires_grad=False)
+
+    def __call__(
+        self, tokens: Tensor, positions: Tensor | None = None, cache: Cache | None = None, at: Tensor | None = None
+    ) -> Tensor:
+        """tokens: (B, T) -> logits (B, T, V), or (N, V) where `at` (B, T) is true."""
+        x = self.hidden(tokens, positions, cache)
+        return self.lm_head(x if at is None else x[at])
+
+    @torch.inference_mode()
+    def lm_head(self, x: Tensor) -> Tensor:
+        """x: (..., D) -> logits (..., V)."""
+        if not self.head.n_steps:
+            return x.clone()
+        x = x.contiguous()
+        logits = torch.empty(*x.shape[:-1], self.vocab_size)
+        n_rows, d_model = x.numel() // x.size(-1), x.size(-1)
+        with self.lock:
+            for first in range(0, n_rows, MAX_ROWS):
+                n = min(MAX_ROWS, n_rows - first)
+                self.head.rows[0, plan.IN] = x.data_ptr() + 4 * d_model * first
+                self.head.rows[-1, plan.OUT] = logits.data_ptr() + 4 * self.vocab_size * first
+                self.run(self.head, n)
+        return logits
+
+    @torch.inference_mode()
+    def hidden(self, tokens: Tensor, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """(B, T) -> states (B, T, D), which are good until the next call.
+
+        Raises:
+            ContextError, TokenizerError: see Decoder and its embedding.
+            LoweringError: a cache whose memory kernels cannot read.
+        """
+        n_rows, n_new = tokens.shape
+        with self.lock:
+            if cache is None:
+                placed = torch.arange(n_new) if positions is None else positions
+                memory, start, key_positions = self.own_memory(n_rows, n_new), 0, positions
+            else:
+                memory, start = self.memory_for(cache), cache.length
+                placed, mask = cache.place(n_new, positions)
+                if not isinstance(mask, Causal | Ragged):
+                    raise LoweringError(f"no lowering for {type(mask).__name__} attention; engine=torch runs it")
+                key_positions = mask.key_positions if isinstance(mask, Ragged) else None
+            before = tokens
+            if self.n_before and cache is not None:
+                before = cache.with_before(tokens, self.n_before)
+            elif self.n_before:
+                before = nn.functional.pad(tokens, (self.n_before, 0))
+            states = self.pass_over(tokens, before, placed, memory, start, key_positions)
+            if cache is not None:
+                cache.advance(n_new)
+        return states
+
+    # ---- one pass -------------------------------------------------------------------------------------------------
+
+    def pass_over(
+        self,
+        tokens: Tensor,
+        before: Tensor,
+        positions: Tensor,
+        memory: Memory,
+        start: int,
+        key_positions: Tensor | None,
+    ) -> Tensor:
+        """The states of tokens (B, T) that go to columns `start` and following of slots 0 to B - 1: (B, T, D)."""
+        n_slots, n_new = tokens.shape
+        about = self.described(tokens, before, positions, start)
+        if key_positions is not None:
+            key_positions = key_positions if key_positions.stride(1) == 1 else key_positions.contiguous()
+            self.team.job[self.team.at.POSITIONS] = key_positions.data_ptr()
+            self.team.job[self.team.at.POSITIONS_STRIDE] = key_positions.stride(0)
+        else:
+            self.team.job[self.team.at.POSITIONS] = 0
+        self.team.job[self.team.at.MEMORY] = memory.address
+        self.team.make_room(max(4 * self.writer.widest, 80 + 16 * (start + n_new + 16)))
+        if n_slots * n_new <= MAX_ROWS:
+            return self.run_rows(about.reshape(-1, about.shape[-1])).view(n_slots, n_new, -1)
+        states = torch.empty(n_slots, n_new, self.states.width)
+        n_together = max(1, MAX_ROWS // n_slots)
+        for first in range(0, n_new, n_together):
+            for slot in range(0, n_slots, MAX_ROWS):
+                part = (slice(slot, slot + MAX_ROWS), slice(first, first + n_together))
+                rows = about[part]
+                states[part] = self.run_rows(rows.reshape(-1, rows.shape[-1])).view(*rows.shape[:2], -1)
+        return states
+
+    def described(self, tokens: Tensor, before: Tensor, positions: Tensor, start: int) -> Any:
+        """What the kernels know of each row: (B, T, fields)."""
+        n_slots, n_new = tokens.shape
+        if n_slots * n_new == 1:
+            about = self.rows[:1].reshape(1, 1, -1)
+        else:
+            about = np.empty((n_slots, n_new, self.rows.shape[1]), np.int64)
+        ids, places = tokens.numpy(), positions.numpy()
+        about[..., 0] = np.arange(n_slots)[:, None]
+        about[..., 1] = np.arange(start, start + n_new)
+        about[..., 2] = places
+        about[..., N_ROW_FIELDS] = ids
+        about[..., N_ROW_FIELDS + 1] = np.maximum(places, 0)
+        for index, make in self.writer.index_makers:
+            about[..., N_ROW_FIELDS + index] = make(before, positions).numpy()
+        self.check(ids, int(places.max()))
+        return about
+
+    def check(self, ids: Any, last: int) -> None:
+        """
+        Raises:
+            TokenizerError: an id outside the vocabulary.
+            ContextError: a position that the model does not have.
+        """
+        if ids.min() < 0 or ids.max() >= self.writer.n_tokens:
+            wrong = ids[(ids < 0) | (ids >= self.writer.n_tokens)][0]
+            raise TokenizerError(
+                f"token {wrong} is not among the model's ids 0 to {self.writer.n_tokens - 1}; encode with the "
+                "tokenizer it was trained with"
+            )
+        if self.max_seq_len is not None and last >= self.max_seq_len:
+            raise ContextError(
+                f"position {last} does not exist: max_seq_len = {self.max_seq_len}; give the model fewer tokens or "
+                "build it with a larger max_seq_len"
+            )
+        if last >= self.n_positions:
+            self.n_positions = max(256, 1 << last.bit_length())
+            self.writer.fill_tables(self.body, self.n_positions)
+
+    def run_rows(self, rows: Any) -> Tensor:
+        """rows: (N, fields) -> their states (N, D), which are good until the next call."""
+        n = len(rows)
+        if rows.base is not self.rows:
+            self.rows[:n] = rows
+        self.run(self.body, n)
+        return self.states.memory[: n * self.states.width].view(n, -1)
+
+    def run(self, steps: Plan, n_rows: int) -> None:
+        at, job = self.team.at, self.team.job
+        job[at.PLAN], job[at.N_ROWS] = steps.address, n_rows
+        job[at.ROWS_AT], job[at.N_ROW_FIELDS] = self.rows.ctypes.data, self.rows.shape[1]
+        self.team.run(steps.n_steps)
+
+    # ---- memory ---------------------------------------------------------------------------------------------------
+
+    def memory_for(self, cache: Any) -> Memory:
+        """Of a cache; looked up once.
+
+        Raises:
+            LoweringError: the cache does not keep its keys and values in one place.
+        """
+        if self.memory_of is not None and self.memory_of[0]() is cache:
+            return self.memory_of[1]
+        layers: Sequence[LayerMemory] = cache.layers
+        if not all(hasattr(layer, "k") and hasattr(layer, "v") for layer in layers):
+            raise LoweringError(f"no lowering for a {type(cache).__name__}; use a FullCache, or engine=torch")
+        memory = Memory([(layer.k, layer.v) for layer in layers])
+        self.memory_of = (weakref.ref(cache), memory)
+        return memory
+
+    def own_memory(self, n_rows: int, n_columns: int) -> Memory:
+        """For a pass that nothing follows."""
+        shapes = [(n_rows, n_heads, n_columns, width) for n_heads, width in self.kv_shapes]
+        self.own = [(torch.empty(shape), torch.empty(shape)) for shape in shapes]
+        return Memory(self.own)

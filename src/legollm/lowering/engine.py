@@ -1,0 +1,85 @@
+"""Which engine runs a model: torch, which runs every one, or kernels on the CPU, where they are the sooner ready."""
+
+import logging
+import sys
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from legollm.components.decoder import Decoder
+from legollm.errors import ConfigError, LoweringError
+from legollm.kernels.stamp import is_compiled
+from legollm.lowering.decoder import LoweredDecoder
+from legollm.lowering.weights import Precision
+
+log = logging.getLogger(__name__)
+
+Engine = Literal["auto", "torch", "cpu"]
+"""torch runs every model. cpu: compiled kernels, which need numba and a lowering of each part of the model. auto: the
+kernels where they can do it and answer sooner, all told."""
+
+# What auto reckons with, in seconds, measured on two cores.
+IMPORT_SECONDS, COMPILE_SECONDS = 0.8, 30.0
+LAYER_SECONDS = 3e-4
+"""What torch takes for a layer and a token beside reading weights, of which it reads BYTES_PER_SECOND."""
+BYTES_PER_SECOND, KERNEL_BYTES_PER_SECOND = 13e9, 20e9
+PACK_SECONDS = 4e-9
+"""For each weight that is not kept in float32."""
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.5625}
+
+
+def engine_for(model: nn.Module, engine: Engine, precision: Precision, n_tokens: int) -> Any:
+    """The model itself, or its lowering: whatever writes n_tokens. In bfloat16 torch gets a model of that dtype.
+
+    Raises:
+        ConfigError: torch is asked for and has no such precision.
+        LoweringError: kernels are asked for, or needed for the precision, and cannot run the model.
+    """
+    if engine not in ("auto", "torch", "cpu"):
+        raise ConfigError(f"engine: {engine!r} is none of auto, torch, cpu")
+    if precision not in BYTES:
+        raise ConfigError(f"precision: {precision!r} is none of {', '.join(BYTES)}")
+    needs_kernels = precision in ("int8", "int4")
+    if engine == "torch" and needs_kernels:
+        raise ConfigError(f"precision: {precision} is there with engine=cpu; torch has float32 and bfloat16")
+    if engine == "cpu" or needs_kernels:
+        return lowered(model, precision)
+    if engine == "auto" and is_sooner(model, precision, n_tokens):
+        try:
+            return lowered(model, precision)
+        except LoweringError as error:
+            log.info("engine: torch, because there is %s", error)
+    return model if precision == "float32" else model.to(torch.bfloat16)
+
+
+def lowered(model: nn.Module, precision: Precision) -> LoweredDecoder:
+    """
+    Raises:
+        LoweringError: there is no numba, the model is not on the CPU, or a part of it has no lowering.
+    """
+    if find_spec("numba") is None:
+        raise LoweringError("no lowering without numba, which is not installed; install it, or use engine=torch")
+    if not isinstance(model, Decoder):
+        raise LoweringError(f"no lowering for {type(model).__name__}; engine=torch runs it")
+    if next(model.parameters()).device.type != "cpu":
+        raise LoweringError("no lowering for a model on another device than the CPU; engine=torch runs it")
+    return LoweredDecoder(model, precision)
+
+
+def is_sooner(model: nn.Module, precision: Precision, n_tokens: int) -> bool:
+    """Whether kernels have written n_tokens before torch has, their import, compilation and packing included."""
+    weights = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2)
+    n_layers = len(getattr(model, "blocks", ()))
+    torch_seconds = n_layers * LAYER_SECONDS + weights * BYTES[precision] / BYTES_PER_SECOND
+    kernel_seconds = weights * BYTES[precision] / KERNEL_BYTES_PER_SECOND
+    cost = 0.0 if precision == "float32" else weights * PACK_SECONDS
+    if "legollm.kernels.steps" not in sys.modules:
+        cost += IMPORT_SECONDS
+        if not is_compiled("steps", "work"):
+            cost += COMPILE_SECONDS
+    gain = n_tokens * (torch_seconds - kernel_seconds)
+    if cost - COMPILE_SECONDS < gain < cost:
+        log.info("engine: torch; with kernels compiled once by engine=cpu the next runs would be faster")
+    return gain > cost
