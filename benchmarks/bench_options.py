@@ -9,6 +9,7 @@ Shown is the median over rounds of the time of an option to that of the default 
 
 import argparse
 import time
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -61,15 +62,16 @@ class Trainee:
     def __init__(self, words: list[str]) -> None:
         cfg: TrainRun = resolve(TrainRun, read(None, words), presets=PRESETS).value
         self.cfg, self.state = cfg.train, TrainState()
-        self.model = ARCHITECTURES[cfg.model.arch].build(cfg.model, seed=0)
+        n_ids = cfg.tokenizer.vocab_size  # as in a run, where the model has as many as the tokenizer
+        self.model = ARCHITECTURES[cfg.model.arch].build(replace(cfg.model, vocab_size=n_ids), seed=0)
         recompute(self.model, cfg.train.recompute)
         self.optimizer = build_optimizer(self.model, cfg.optim)
-        self.batches = Ids(cfg.model.vocab_size, cfg.train.batch_size, cfg.train.seq_len or cfg.model.max_seq_len)
+        self.batches = Ids(n_ids, cfg.train.batch_size, cfg.train.seq_len or cfg.model.max_seq_len)
 
     def seconds(self, n_steps: int) -> float:
         """Of one of a few more steps."""
         at = self.state.step
-        cfg = self.cfg.__class__(**{**vars(self.cfg), "max_steps": at + n_steps, "log_every": at + n_steps})
+        cfg = replace(self.cfg, max_steps=at + n_steps, log_every=at + n_steps)
         start = time.perf_counter()
         train(
             self.model,

@@ -14,7 +14,7 @@ from legollm.cli import main
 from legollm.device import autocast
 from legollm.errors import ConfigError
 from legollm.interfaces import Batch
-from legollm.team import ALONE
+from legollm.team import ALONE, Team
 from legollm.training import compilation
 from legollm.training.compilation import Compilation
 from legollm.training.metrics import read_rows
@@ -96,6 +96,12 @@ def test_never_and_always(marked: list[Any]) -> None:
 def test_routed_layers_are_not_compiled_unasked(marked: list[Any]) -> None:
     assert Compilation(built("mixtral"), "auto", 100_000, ALONE).start(None) is False
     assert Compilation(built("mixtral"), "always", 100_000, ALONE).start(None) is True
+
+
+def test_many_processes_are_not_compiled_unasked(marked: list[Any]) -> None:
+    team = Team(rank=0, size=2)
+    assert Compilation(built(), "auto", 100_000, team).start(None) is False
+    assert Compilation(built(), "always", 100_000, team).start(None) is True
 
 
 def test_only_training_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

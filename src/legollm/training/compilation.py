@@ -54,7 +54,8 @@ class Compilation:
             raise ConfigError("train.compile: this model has no blocks that could be compiled; use never")
         if self.wish == "always" or decided:
             return compile_blocks(self.model)
-        can_pay = has_blocks and not any(isinstance(module, MoE) for module in self.model.modules())
+        is_routed = any(isinstance(module, MoE) for module in self.model.modules())
+        can_pay = has_blocks and not is_routed and self.team.size == 1  # others would wait while one compiles
         return decided if can_pay else False
 
     def after_step(self, step: int, seconds: float, shape: Any) -> bool | None:
@@ -67,7 +68,7 @@ class Compilation:
         if len(self.seconds) < LOOKS:
             return None
         left = (self.n_steps - step) * statistics.median(self.seconds[1:])
-        if not self.all_say(len(self.shapes) == 1 and left > WORTH) or not compile_blocks(self.model):
+        if len(self.shapes) > 1 or left <= WORTH or not compile_blocks(self.model):
             return False
         self.compiled = []
         return None
@@ -75,12 +76,8 @@ class Compilation:
     def kept(self, compiled: list[float]) -> bool:
         """Whether it is to stay compiled."""
         ratio = statistics.median(compiled[COMPILES:]) / statistics.median(self.seconds[1:])
-        keeps = self.all_say(ratio < SHORTER)
+        keeps = ratio < SHORTER
         log.info("a compiled step takes %.2f of the time: %s", ratio, "kept" if keeps else "taken back")
         if not keeps:
             uncompile_blocks(self.model)
         return keeps
-
-    def all_say(self, yes: bool) -> bool:
-        """What the leader of the team says, whose clock decides for all."""
-        return bool(self.team.tell(lambda: "yes" if yes else ""))
