@@ -15,7 +15,7 @@ from legollm.checkpoints.state import save_model
 from legollm.errors import ConfigError, LoweringError
 from legollm.lowering import engine as engines
 from legollm.lowering.decoder import LoweredDecoder
-from legollm.lowering.engine import Engine, engine_for, is_sooner
+from legollm.lowering.engine import Engine, is_sooner, lowering_for
 from legollm.lowering.weights import Precision
 from legollm.tokenizers import ByteTokenizer
 from tiny_models import tiny_config, tiny_model
@@ -36,7 +36,7 @@ def test_all_engines_write_the_same_text(folder: Path) -> None:
         for engine in ("auto", "torch", "cpu")
     }
     assert len(texts) == 1
-    assert isinstance(engine_for(load(folder).model, "cpu", "float32", 1), LoweredDecoder)
+    assert isinstance(lowering_for(load(folder).model, "cpu", "float32", 1), LoweredDecoder)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8", "int4"])
@@ -46,10 +46,15 @@ def test_other_precisions_write(folder: Path, precision: Precision) -> None:
     assert next(lm.model.parameters()).dtype == torch.float32  # the readable model stays what it was
 
 
-def test_torch_in_bfloat16(folder: Path) -> None:
-    lm = load(folder, engine="torch", precision="bfloat16")
-    assert list(lm.stream("a", temperature=0, max_new_tokens=5, as_ids=True))
-    assert next(lm.model.parameters()).dtype == torch.bfloat16
+def test_torch_in_bfloat16_writes_with_a_copy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = load(folder, precision="bfloat16")
+    monkeypatch.setattr(engines, "is_sooner", lambda *_: False)
+    in_torch = lm.generate("a", temperature=0, max_new_tokens=5)
+    assert {name: next(one.parameters()).dtype for name, one in lm.writers.items()} == {"torch": torch.bfloat16}
+    assert next(lm.model.parameters()).dtype == torch.float32
+    monkeypatch.setattr(engines, "is_sooner", lambda *_: True)  # a longer text, for which kernels pay
+    assert lm.generate("a", temperature=0, max_new_tokens=5) == in_torch
+    assert isinstance(lm.writers["cpu"], LoweredDecoder)
 
 
 @pytest.mark.parametrize(
@@ -71,28 +76,28 @@ def test_without_a_lowering_auto_stays_in_torch_and_says_so(
     monkeypatch.setattr(engines, "is_sooner", lambda *_: True)
     model = build("mlp_lm", vocab_size=11)
     with caplog.at_level(logging.INFO, "legollm"):
-        assert engine_for(model, "auto", "float32", 100) is model
+        assert lowering_for(model, "auto", "float32", 100) is None
     assert [record.message for record in caplog.records] == [
         "engine: torch, because there is no lowering for legollm.architectures.mlp_lm.WindowBlock; engine=torch runs it"
     ]
     with pytest.raises(LoweringError, match="WindowBlock"):
-        engine_for(model, "cpu", "float32", 100)
+        lowering_for(model, "cpu", "float32", 100)
 
 
 def test_without_numba_torch_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda _: None)
     monkeypatch.setattr(engines, "is_sooner", lambda *_: True)
     model = tiny_model("llama3")
-    assert engine_for(model, "auto", "float32", 100) is model
+    assert lowering_for(model, "auto", "float32", 100) is None
     with pytest.raises(LoweringError, match="numba, which is not installed"):
-        engine_for(model, "cpu", "float32", 100)
+        lowering_for(model, "cpu", "float32", 100)
 
 
 def test_auto_counts_what_it_costs_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama3")
     monkeypatch.setitem(engines.sys.modules, "legollm.kernels.steps", None)
     engine: Engine = "auto"
-    assert isinstance(engine_for(model, engine, "float32", 1000), LoweredDecoder)
+    assert isinstance(lowering_for(model, engine, "float32", 1000), LoweredDecoder)
     monkeypatch.delitem(engines.sys.modules, "legollm.kernels.steps")
     monkeypatch.setattr(engines, "is_compiled", lambda *_: True)
     assert not is_sooner(model, "float32", 100)  # 0.06 s in torch

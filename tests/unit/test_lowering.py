@@ -180,3 +180,12 @@ def test_a_subclass_of_a_brick_may_be_something_else() -> None:
     model.lm_head = Twice(32, 97)
     with pytest.raises(LoweringError, match=r"no lowering for .*Twice; engine=torch runs it"):
         LoweredDecoder(model)
+
+
+def test_states_outlive_the_next_pass() -> None:
+    lowered = LoweredDecoder(tiny_model("llama3"))
+    first, second = some_tokens(1, 4), some_tokens(1, 4) + 1
+    states = lowered.hidden(first)
+    before = states.clone()
+    lowered.hidden(second % 11)
+    assert torch.equal(states, before)

@@ -1,5 +1,6 @@
 """Any checkpoint folder as a model that generates: ours or Hugging Face's, verified where there is a manifest."""
 
+import copy
 import dataclasses
 import difflib
 from collections.abc import Iterator, Sequence
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
+import torch
 from torch import nn
 
 from legollm.checkpoints.huggingface import load_hf_folder
@@ -19,7 +21,7 @@ from legollm.generation.complete import Decoding, decode, open_rows
 from legollm.generation.sampling import Sampling
 from legollm.generation.text import TextStream, generate_text, stream_text
 from legollm.interfaces import Tokenizer
-from legollm.lowering.engine import Engine, engine_for
+from legollm.lowering.engine import Engine, lowering_for
 from legollm.lowering.weights import Precision
 from legollm.tokenizers import load_tokenizer
 
@@ -49,8 +51,8 @@ class Loaded:
     """What runs the model when it writes: torch, cpu (compiled kernels), or whichever is done sooner."""
     precision: Precision = "float32"
     """Of the weights when it writes: float32, bfloat16, or with the kernels int8 and int4."""
-    lowered: dict[str, GenerativeModel] = dataclasses.field(default_factory=dict, repr=False, compare=False)
-    """The model as the kernels run it, once it was."""
+    writers: dict[Engine, GenerativeModel] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    """What writes in place of the model, once it did: with cpu its lowering, with torch its copy in bfloat16."""
 
     def generate(self, prompt: str | Sequence[int], *, on_overflow: str = "crop", **sampling: Any) -> str:
         """The continuation of a prompt, without the prompt.
@@ -130,14 +132,16 @@ class Loaded:
             CheckpointError: see `writer`.
             ConfigError, LoweringError: the engine has no such precision, or no lowering for the model.
         """
-        if "" not in self.lowered:
-            model = self.writer
-            n_tokens = n_answers * sampling.max_new_tokens
-            found: GenerativeModel = engine_for(self.model, self.engine, self.precision, n_tokens)
-            if found is model:  # torch for now: the next one may write more
-                return model
-            self.lowered[""] = found
-        return self.lowered[""]
+        model, n_tokens = self.writer, n_answers * sampling.max_new_tokens
+        if "cpu" in self.writers:
+            return self.writers["cpu"]
+        if lowered := lowering_for(self.model, self.engine, self.precision, n_tokens):
+            return self.writers.setdefault("cpu", lowered)
+        if self.precision == "float32":
+            return model
+        if "torch" not in self.writers:
+            self.writers["torch"] = cast(GenerativeModel, copy.deepcopy(self.model).to(torch.bfloat16))
+        return self.writers["torch"]
 
     def refuse_pairs(self) -> None:
         """

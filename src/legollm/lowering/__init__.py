@@ -3,7 +3,7 @@
 A model comes in, something that generates like it goes out, to generation as any other model. The readable model stays
 the only one: a plan is written from it, and proven equal to it in the tests.
 
-engine      which engine answers sooner: engine_for
+engine      which engine answers sooner: lowering_for
 decoder     LoweredDecoder: tokens -> states -> logits, by running plans
 bricks      the table from brick classes to what they become
 writer      rows of a plan, and the memory behind their addresses

@@ -102,7 +102,7 @@ class LoweredDecoder:
 
     @torch.inference_mode()
     def hidden(self, tokens: Tensor, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        """(B, T) -> states (B, T, D), which are good until the next call.
+        """(B, T) -> states (B, T, D).
 
         Raises:
             ContextError, TokenizerError: see Decoder and its embedding.
@@ -202,12 +202,12 @@ class LoweredDecoder:
             self.writer.fill_tables(self.body, self.n_positions)
 
     def run_rows(self, rows: Any) -> Tensor:
-        """rows: (N, fields) -> their states (N, D), which are good until the next call."""
+        """rows: (N, fields) -> their states (N, D), copied from where the next pass writes."""
         n = len(rows)
         if rows.base is not self.rows:
             self.rows[:n] = rows
         self.run(self.body, n)
-        return self.states.memory[: n * self.states.width].view(n, -1)
+        return self.states.memory[: n * self.states.width].view(n, -1).clone()
 
     def run(self, steps: Plan, n_rows: int) -> None:
         at, job = self.team.at, self.team.job

@@ -3,9 +3,8 @@
 import logging
 import sys
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import nn
 
 from legollm.components.decoder import Decoder
@@ -30,8 +29,8 @@ PACK_SECONDS = 4e-9
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.5625}
 
 
-def engine_for(model: nn.Module, engine: Engine, precision: Precision, n_tokens: int) -> Any:
-    """The model itself, or its lowering: whatever writes n_tokens. In bfloat16 torch gets a model of that dtype.
+def lowering_for(model: nn.Module, engine: Engine, precision: Precision, n_tokens: int) -> LoweredDecoder | None:
+    """The model's lowering, if that is to write n_tokens; None where the model is to do it, in torch.
 
     Raises:
         ConfigError: torch is asked for and has no such precision.
@@ -51,7 +50,7 @@ def engine_for(model: nn.Module, engine: Engine, precision: Precision, n_tokens:
             return lowered(model, precision)
         except LoweringError as error:
             log.info("engine: torch, because there is %s", error)
-    return model if precision == "float32" else model.to(torch.bfloat16)
+    return None
 
 
 def lowered(model: nn.Module, precision: Precision) -> LoweredDecoder:
