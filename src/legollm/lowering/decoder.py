@@ -14,7 +14,7 @@ from legollm.components.masks import Causal, Ragged
 from legollm.errors import ContextError, LoweringError, TokenizerError
 from legollm.interfaces import Cache
 from legollm.kernels import plan
-from legollm.lowering.bricks import lower_body, lower_head
+from legollm.lowering.blocks import lower_body, lower_head
 from legollm.lowering.team import Team
 from legollm.lowering.weights import Precision
 from legollm.lowering.writer import Plan, Writer
