@@ -9,7 +9,8 @@ import torch
 
 from legollm.architectures import ARCHITECTURES
 from legollm.architectures.gpt2 import GPT2Config
-from legollm.commands.fit import Job, Resume, fit, open_run
+from legollm.commands.fit import Job, fit
+from legollm.commands.run_folder import Resume, open_run
 from legollm.data.loader import WindowBatches, validation_batches
 from legollm.team import ALONE, Team
 from legollm.tokenizers import ByteTokenizer

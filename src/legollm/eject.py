@@ -27,6 +27,7 @@ READING_ORDER = (
     "components.tiled",
     "components.flex",
     "components.attention",
+    "components.spared",
     "components.feedforward",
     "components.routing",
     "components.moe",

@@ -39,7 +39,17 @@ def test_only_what_is_used_is_copied() -> None:
 def test_only_torch_is_imported(name: str) -> None:
     lines = [line for line in eject(name).splitlines() if line.startswith(("import ", "from "))]
     roots = {line.split()[1].split(".")[0] for line in lines}
-    assert roots <= {"torch", "math", "collections", "dataclasses", "difflib", "functools", "inspect", "typing"}
+    assert roots <= {
+        "torch",
+        "math",
+        "collections",
+        "contextvars",
+        "dataclasses",
+        "difflib",
+        "functools",
+        "inspect",
+        "typing",
+    }
     assert lines == list(dict.fromkeys(lines))
 
 

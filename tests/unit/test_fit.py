@@ -20,7 +20,9 @@ from legollm.checkpoints import state as state_module
 from legollm.checkpoints.manifest import latest, steps, verify
 from legollm.checkpoints.state import load_state
 from legollm.commands import fit as fit_module
-from legollm.commands.fit import Signals, fit, open_run
+from legollm.commands.fit import fit
+from legollm.commands.run_folder import open_run
+from legollm.commands.signals import Signals
 from legollm.errors import CheckpointError, ConfigError, DivergedError, IntegrityError, Interrupted
 from legollm.interfaces import Batch
 from legollm.training.metrics import read_rows

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from legollm.architectures import ARCHITECTURES
 from legollm.architectures.encoder_classifier import EncoderClassifierConfig
 from legollm.checkpoints.loading import load
-from legollm.commands.fit import Job, Resume, fit, open_run, team_of
+from legollm.commands.fit import Job, fit, team_of
 from legollm.commands.material import TokenizerConfig, refuse_unused_size
 from legollm.commands.pairs import PairTokenizer, pair_tokenizer
+from legollm.commands.run_folder import Resume, open_run
 from legollm.components.encoder import EncoderClassifier
 from legollm.config import Resolved
 from legollm.data.pairs import Labelled, ShuffledBatches, TextPair, in_order, label_batch, read_pairs, split_pairs

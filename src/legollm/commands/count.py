@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from legollm.architectures.ngram import counted
 from legollm.checkpoints.state import load_state
-from legollm.commands.fit import Job, Run, starting_point
+from legollm.commands.fit import Job, Run
+from legollm.commands.run_folder import starting_point
 from legollm.commands.view import choose_view
 from legollm.training.metrics import JsonLines
 from legollm.training.train import TrainState
@@ -22,7 +23,7 @@ def count(job: Job, ids: NDArray[np.integer]) -> TrainState:
         CheckpointError: the folder has checkpoints, and none of them is whole.
     """
     root = job.folder / "checkpoints"
-    if start := starting_point(job, root):
+    if start := starting_point(job.resume, root):
         return TrainState.from_dict(load_state(start).values["loop"])
     begun = time.perf_counter()
     config, model = counted(job.model_config, torch.from_numpy(ids.astype(np.int64)))

@@ -6,7 +6,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
-from legollm.commands.fit import flat, save_config, saved_config
 from legollm.commands.material import (
     DataConfig,
     TokenizerConfig,
@@ -15,6 +14,7 @@ from legollm.commands.material import (
     refuse_unused_size,
     size_of,
 )
+from legollm.commands.run_folder import flat, save_config, saved_config
 from legollm.commands.tokenizer_progress import bars
 from legollm.config import Resolved, to_tree
 from legollm.data.fetch import fetch

@@ -19,9 +19,9 @@ import torch
 
 from legollm.architectures.qwen3 import Qwen3Config
 from legollm.checkpoints.loading import Loaded, load
-from legollm.commands.fit import open_run
 from legollm.commands.layers_view import layers_section
 from legollm.commands.material import Material, TokenizerConfig, TrainData, gather
+from legollm.commands.run_folder import open_run
 from legollm.commands.sft import ConversationConfig, SftRun, as_messages, finetune
 from legollm.commands.train import PRESETS as TRAIN_PRESETS
 from legollm.commands.train import TrainRun, pretrain

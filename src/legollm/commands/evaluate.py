@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from legollm.checkpoints.loading import load
-from legollm.commands.fit import saved_config
 from legollm.commands.material import DataConfig
+from legollm.commands.run_folder import saved_config
 from legollm.config import Resolved
 from legollm.data.loader import TokenFile, validation_batches
 from legollm.data.prepare import PrepareOptions, prepare

@@ -12,7 +12,7 @@ from legollm.architectures import ARCHITECTURES
 from legollm.checkpoints.huggingface import config_from_hf
 from legollm.checkpoints.manifest import steps
 from legollm.checkpoints.reader import read_json
-from legollm.commands.fit import saved_config
+from legollm.commands.run_folder import saved_config
 from legollm.commands.run_lock import is_locked
 from legollm.device import without_memory
 from legollm.errors import CheckpointError, ConfigError

@@ -14,9 +14,10 @@ from legollm.architectures import ARCHITECTURES
 from legollm.architectures.t5 import T5Config
 from legollm.architectures.transformer import TransformerConfig
 from legollm.checkpoints.loading import load
-from legollm.commands.fit import Job, Resume, fit, open_run, team_of
+from legollm.commands.fit import Job, fit, team_of
 from legollm.commands.material import TokenizerConfig, refuse_unused_size
 from legollm.commands.pairs import PairTokenizer, pair_tokenizer
+from legollm.commands.run_folder import Resume, open_run
 from legollm.components.encoder_decoder import EncoderDecoder
 from legollm.config import Resolved
 from legollm.data.pairs import (

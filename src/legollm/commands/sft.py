@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from legollm.checkpoints.loading import load
-from legollm.commands.fit import Job, Resume, fit, open_run, team_of
+from legollm.commands.fit import Job, fit, team_of
+from legollm.commands.run_folder import Resume, open_run
 from legollm.config import Resolved
 from legollm.data import world
 from legollm.data.chat import CHATML, Message, encode_example, end_of_turn

@@ -15,7 +15,7 @@ from legollm.architectures.qwen3 import Qwen3Config
 from legollm.architectures.sizes import parse_size, sized
 from legollm.checkpoints.huggingface import BRICKS
 from legollm.commands.count import count
-from legollm.commands.fit import Job, Resume, fit, open_run, save_config, team_of
+from legollm.commands.fit import Job, fit, team_of
 from legollm.commands.material import (
     Material,
     TokenizerConfig,
@@ -25,6 +25,7 @@ from legollm.commands.material import (
     refuse_unused_size,
     warn_of_repetition,
 )
+from legollm.commands.run_folder import Resume, open_run, save_config
 from legollm.commands.run_presets import RUNS
 from legollm.components.outside import names_outside
 from legollm.config import Resolved

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from legollm.components.spared import spared
+
 
 def gelu(x: Tensor) -> Tensor:
     """x * Phi(x), the exact form (Hendrycks & Gimpel 2016, arXiv:1606.08415)."""
@@ -40,7 +42,11 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., D) -> (..., D)."""
-        return self.down_proj(self.activation(self.up_proj(x)))
+        return spared(self.narrow, self.up_proj(x))
+
+    def narrow(self, up: Tensor) -> Tensor:
+        """(..., F) -> (..., D)."""
+        return self.down_proj(self.activation(up))
 
 
 class GatedMLP(nn.Module):
@@ -58,7 +64,11 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., D) -> (..., D)."""
-        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+        return spared(self.narrow, self.gate_proj(x), self.up_proj(x))
+
+    def narrow(self, gate: Tensor, up: Tensor) -> Tensor:
+        """(..., F) twice -> (..., D)."""
+        return self.down_proj(self.activation(gate) * up)
 
 
 class GLU(GatedMLP):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from legollm.components.moe import MoE
+from legollm.components.spared import forgetting_all
 from legollm.errors import ConfigError
 
 Recompute = Literal["none", "full"] | int
@@ -52,7 +53,7 @@ class Forgetful:
         if not torch.is_grad_enabled():
             return compute()
         again = Again(compute, self.mixtures, next(arg.device for arg in args if isinstance(arg, Tensor)))
-        with saved_tensors_hooks(again.forget, again.recall):
+        with saved_tensors_hooks(again.forget, again.recall), forgetting_all():
             return compute()
 
 
@@ -90,6 +91,7 @@ class Again:
                 torch.enable_grad(),
                 torch.autocast(self.device.type, dtype=dtype, enabled=enabled),
                 saved_tensors_hooks(lambda tensor: saved.append(tensor.detach()), lambda nothing: nothing),
+                forgetting_all(),
             ):
                 self.compute()
         finally:
