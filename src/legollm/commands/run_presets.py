@@ -81,7 +81,7 @@ SHORT, LONG = {"max_seq_len": 64, **SMALL_TABLES}, {"max_seq_len": 128, **LARGE_
 
 SPEEDRUNS: dict[str, dict[str, Any]] = {
     "speedrun-1.91": speedrun({"n_layers": 2, **SHORT}, {"lr": 0.013}, max_steps=50, batch_size=16),
-    "speedrun-1.88": speedrun({"n_layers": 2, **SHORT}, {"lr": 0.013}, max_steps=56, batch_size=16),
+    "speedrun-1.88": speedrun({"n_layers": 2, **SHORT}, {"lr": 0.013}, max_steps=60, batch_size=16),
     "speedrun-1.60": speedrun({"n_layers": 2, **LONG}, {"lr": 0.012}, max_steps=290, batch_size=8),
     "speedrun-1.50": speedrun({"n_layers": 4, **LONG}, {"lr": 0.012}, max_steps=860, batch_size=8),
 }
