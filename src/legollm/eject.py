@@ -33,6 +33,7 @@ READING_ORDER = (
     "components.moe",
     "components.blocks",
     "components.decoder",
+    "components.places",
     "components.cross_attention",
     "components.encoder",
     "components.encoder_decoder",

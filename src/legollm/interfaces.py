@@ -118,6 +118,10 @@ class Cache(Protocol):
     @property
     def layers(self) -> Sequence[LayerCache]: ...
 
+    def at_once(self, n_tokens: int) -> int:
+        """How many of the next n_tokens can be read in one call, at least one: not all where old ones have to go."""
+        ...
+
     def place(self, n_tokens: int, positions: Tensor | None) -> tuple[Tensor, Mask]:
         """Positions and mask of the next n_tokens; the cache decides, because one that slides renumbers its tokens.
 

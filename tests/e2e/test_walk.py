@@ -17,6 +17,7 @@ from legollm.checkpoints.loading import Loaded
 from legollm.commands.chat import Conversation
 from legollm.data.chat import Message
 from legollm.errors import ConfigError
+from legollm.generation.complete import Decoding
 from legollm.generation.sampling import Sampling
 from legollm.tokenizers import load_tokenizer
 from legollm.training.metrics import read_rows
@@ -223,7 +224,9 @@ def test_a_long_conversation_forgets_whole_exchanges(answering: Path) -> None:
     said = [Message(*turn) for i in range(8) for turn in (("user", f"Question {i}?"), ("assistant", f"answer {i}"))]
     for n_new in range(1, 60, 4):
         room = 96 - min(n_new, 48)
-        talk = Conversation(lm, Sampling(max_new_tokens=n_new), system.content)
+        talk = Conversation(
+            lm, Sampling(max_new_tokens=n_new), lm.decoding(Decoding(on_overflow="crop")), system.content
+        )
         talk.messages += [*said, last]
         kept = talk.fitting()
         n_kept = len(kept) - 2

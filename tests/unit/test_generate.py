@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from legollm.architectures import build
 from legollm.errors import ConfigError, ContextError
 from legollm.generation.cache import FullCache
-from legollm.generation.complete import Completion, Decoding, closed_up, complete
+from legollm.generation.complete import CacheKind, Completion, Decoding, closed_up, complete
 from legollm.generation.generate import generate, left_padded
+from legollm.generation.ring_cache import RingCache
 from legollm.generation.sampling import Sampling, next_tokens, row_generators
 from legollm.interfaces import Cache
+from tiny_models import tiny_model
 
 V, WINDOW = 40, 16
 GREEDY = Sampling(temperature=0, max_new_tokens=8)
@@ -244,6 +246,42 @@ def test_re_prefill_policy_forgets_the_oldest_half_and_goes_on(model: nn.Module,
         assert completion == Completion(ids=expected, finish_reason="length")
 
 
+def streamed(model: nn.Module, prompt: Sequence[int], sampling: Sampling, cache: RingCache) -> list[int]:
+    """What one prompt is continued with, every token read by itself."""
+    (rng,) = row_generators(sampling.seed, 1)
+    ids = list(prompt)
+    for token in ids[:-1]:
+        model(torch.tensor([[token]]), cache=cache)
+    for _ in range(sampling.max_new_tokens):
+        logits = model(torch.tensor([ids[-1:]]), cache=cache)[:, -1]
+        ids.append(int(next_tokens(logits, sampling, [rng], None)))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize(("cache", "n_sinks"), [("rolling", 0), ("sinks", 2)])
+@pytest.mark.parametrize("prefill_chunk", [None, 3])
+def test_a_cache_that_forgets_goes_on_without_end(cache: CacheKind, n_sinks: int, prefill_chunk: int | None) -> None:
+    model = tiny_model("llama3", dtype=torch.float64)
+    sampling = replace(WILD, max_new_tokens=40)
+    prompts = [list(range(n)) for n in (3, 14, 30, 8)]
+    decoding = Decoding(cache=cache, window=8, sinks=2, batch_size=3, prefill_chunk=prefill_chunk)
+    for i, (prompt, done) in enumerate(
+        zip(prompts, complete(model, prompts, sampling, decoding=decoding), strict=True)
+    ):
+        own = RingCache.for_model(model, 1, 8, n_sinks)
+        expected = streamed(model, prompt, replace(sampling, seed=sampling.seed + i), own)
+        assert done == Completion(ids=expected, finish_reason="length")
+
+
+def test_learned_positions_end_also_for_a_cache_that_forgets() -> None:
+    model = tiny_model("gpt2", max_seq_len=WINDOW)
+    decoding = Decoding(cache="rolling", window=4)
+    (done,) = complete(model, [[1, 2]], replace(GREEDY, max_new_tokens=40), decoding=decoding)
+    assert (len(done.ids), done.finish_reason) == (WINDOW - 1, "context")
+    with pytest.raises(ConfigError, match=r"sinks: they have to move .*use cache=full with on_overflow=re-prefill"):
+        complete(model, [[1, 2]], GREEDY, decoding=replace(decoding, cache="sinks", sinks=1))
+
+
 def test_a_seed_repeats_and_another_one_does_not(model: nn.Module) -> None:
     assert complete(model, PROMPTS, WILD) == complete(model, PROMPTS, WILD)
     assert complete(model, PROMPTS, WILD) != complete(model, PROMPTS, replace(WILD, seed=4))
@@ -260,6 +298,14 @@ def test_what_cannot_be_generated_is_refused(model: nn.Module) -> None:
         complete(model, [[1]], replace(GREEDY, stop=("\n",)))
     with pytest.raises(ConfigError, match=r"on_overflow: 'slide' is none of error, crop, re-prefill"):
         Decoding(on_overflow="slide")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="cache: 'sliding' is none of full, rolling, sinks"):
+        Decoding(cache="sliding")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="sinks: must be at least 1, found 0; without any, use cache=rolling"):
+        Decoding(cache="sinks", sinks=0)
+    with pytest.raises(ConfigError, match="use_cache: cache=sinks is one"):
+        Decoding(cache="sinks", use_cache=False)
+    with pytest.raises(ConfigError, match="window: cache=rolling keeps that many tokens, and this model has no limit"):
+        complete(tiny_model("llama3"), [[1]], GREEDY, decoding=Decoding(cache="rolling"))
     for name in ("batch_size", "prefill_chunk", "window"):
         with pytest.raises(ConfigError, match=f"{name}: must be at least 1, found 0"):
             Decoding(**{name: 0})

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
@@ -54,35 +54,31 @@ class Loaded:
     writers: dict[Engine, GenerativeModel] = dataclasses.field(default_factory=dict, repr=False, compare=False)
     """What writes in place of the model, once it did: with cpu its lowering, with torch its copy in bfloat16."""
 
-    def generate(self, prompt: str | Sequence[int], *, on_overflow: str = "crop", **sampling: Any) -> str:
+    def generate(self, prompt: str | Sequence[int], **settings: Any) -> str:
         """The continuation of a prompt, without the prompt.
 
-        sampling: temperature, top_k, top_p, min_p, max_new_tokens, stop, seed, ... as in `Sampling`.
+        settings: temperature, top_k, top_p, min_p, max_new_tokens, stop, seed, ... as in `Sampling`; on_overflow (by
+        itself "crop"), window, cache, ... as in `Decoding`.
 
         Raises:
             ConfigError: an unknown or impossible setting.
             ContextError: the prompt does not fit, and on_overflow is "error".
         """
-        decoding = self.decoding(on_overflow)
-        wanted = sampling_of(sampling)
+        wanted, decoding = self.settings_of(settings)
         completion = generate_text(
             self.writer_of(wanted), self.text_side(), prompt, wanted, stop_ids=self.stop_ids(), decoding=decoding
         )
         return completion.text
 
     @overload
-    def stream(
-        self, prompt: str | Sequence[int], *, on_overflow: str = ..., as_ids: Literal[False] = ..., **sampling: Any
-    ) -> TextStream: ...
+    def stream(self, prompt: str | Sequence[int], *, as_ids: Literal[False] = ..., **settings: Any) -> TextStream: ...
     @overload
+    def stream(self, prompt: str | Sequence[int], *, as_ids: Literal[True], **settings: Any) -> Iterator[int]: ...
     def stream(
-        self, prompt: str | Sequence[int], *, on_overflow: str = ..., as_ids: Literal[True], **sampling: Any
-    ) -> Iterator[int]: ...
-    def stream(
-        self, prompt: str | Sequence[int], *, on_overflow: str = "crop", as_ids: bool = False, **sampling: Any
+        self, prompt: str | Sequence[int], *, as_ids: bool = False, **settings: Any
     ) -> TextStream | Iterator[int]:
         """The continuation piece by piece: whole characters only, or with as_ids the tokens."""
-        decoding, wanted = self.decoding(on_overflow), sampling_of(sampling)
+        wanted, decoding = self.settings_of(settings)
         if as_ids:
             return self.ids(prompt, wanted, decoding)
         model = self.writer_of(wanted)
@@ -111,9 +107,19 @@ class Loaded:
             ends.add(end_of_turn(self.tokenizer))
         return tuple(sorted(end for end in ends if end is not None))
 
-    def decoding(self, on_overflow: str) -> Decoding:
-        """The window is the length the model was trained at, also where its positions would reach further."""
-        return Decoding(window=self.config.max_seq_len, on_overflow=on_overflow)  # type: ignore[arg-type]
+    def decoding(self, settings: Decoding) -> Decoding:
+        """Where no window is set it is the length the model was trained at, also where positions reach further."""
+        return replace(settings, window=settings.window or self.config.max_seq_len)
+
+    def settings_of(self, settings: dict[str, Any]) -> tuple[Sampling, Decoding]:
+        """Keyword arguments, told apart.
+
+        Raises:
+            ConfigError: a name that is no setting, with the near miss; or a value that is not possible.
+        """
+        own = {name: settings[name] for name in settings.keys() & names_of(Decoding)}
+        others = {name: value for name, value in settings.items() if name not in own}
+        return sampling_of(others), self.decoding(Decoding(**{"on_overflow": "crop"} | own))
 
     @property
     def writer(self) -> GenerativeModel:
@@ -168,16 +174,20 @@ def sampling_of(settings: dict[str, Any]) -> Sampling:
     Raises:
         ConfigError: a name that is no setting, with the near miss; or a value that is not possible.
     """
-    names = [field.name for field in dataclasses.fields(Sampling)]
+    names = names_of(Sampling)
     for name in settings:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
+            close = difflib.get_close_matches(name, [*names, *names_of(Decoding)], n=1)
             raise ConfigError(
                 f"{name}: no such setting; " + (f"did you mean {close[0]}?" if close else ", ".join(names))
             )
     if isinstance(settings.get("stop"), str):
         settings = settings | {"stop": (settings["stop"],)}
     return Sampling(**settings)
+
+
+def names_of(settings: type[Sampling] | type[Decoding]) -> list[str]:
+    return [field.name for field in dataclasses.fields(settings)]
 
 
 def load(folder: Path | str, *, engine: Engine = "auto", precision: Precision = "float32") -> Loaded:

@@ -1,7 +1,7 @@
 """`legollm chat`: a conversation in the terminal."""
 
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +9,7 @@ from legollm.checkpoints.loading import Loaded, load
 from legollm.config import Resolved
 from legollm.data.chat import Message
 from legollm.errors import TokenizerError
+from legollm.generation.complete import Decoding
 from legollm.generation.sampling import Sampling
 from legollm.generation.text import stream_text
 from legollm.lowering.engine import Engine
@@ -29,6 +30,7 @@ class ChatRun(Sampling):
     """What runs the model: torch, cpu (compiled kernels), or auto: whichever is done sooner."""
     precision: Precision = "float32"
     """What weight matrices are kept in: float32, bfloat16 (half the memory), or with engine=cpu int8 and int4."""
+    decoding: Decoding = field(default_factory=lambda: Decoding(on_overflow="crop"))
     system: str = ""
     """What the model is told before the conversation."""
 
@@ -42,14 +44,14 @@ def chat(run: Resolved[ChatRun]) -> None:
     if lm.chat_template is None:
         print("this model was not fine-tuned to answer: it continues what you write", file=sys.stderr)
     print(HELP, file=sys.stderr)
-    Conversation(lm, sampling, cfg.system).loop()
+    Conversation(lm, sampling, lm.decoding(cfg.decoding), cfg.system).loop()
 
 
 class Conversation:
     """What was said so far."""
 
-    def __init__(self, lm: Loaded, sampling: Sampling, system: str) -> None:
-        self.lm, self.sampling = lm, sampling
+    def __init__(self, lm: Loaded, sampling: Sampling, decoding: Decoding, system: str) -> None:
+        self.lm, self.sampling, self.decoding = lm, sampling, decoding
         self.messages = [Message("system", system)] if system else []
         self.n_retries = 0
 
@@ -105,7 +107,7 @@ class Conversation:
             prompt,
             sampling,
             stop_ids=stops,
-            decoding=lm.decoding("crop"),
+            decoding=self.decoding,
         )
         said = ""
         try:
@@ -120,13 +122,14 @@ class Conversation:
     def fitting(self) -> list[Message]:
         """The turns that leave half of the window for the answer; the oldest ones are forgotten first."""
         turns = list(self.messages)
-        room = self.lm.config.max_seq_len - min(self.sampling.max_new_tokens, self.lm.config.max_seq_len // 2)
+        window = self.decoding.window or self.lm.config.max_seq_len
+        room = window - min(self.sampling.max_new_tokens, window // 2)
         first = int(turns[0].role == "system")
         while len(turns) - first > 1 and len(self.lm.chat_prompt(turns)) > room:
             del turns[first : first + 2]  # a question and its answer
         if len(turns) < len(self.messages):
             print(
-                f"(the window of {self.lm.config.max_seq_len} tokens is full; earlier turns are forgotten)",
+                f"(the window of {window} tokens is full; earlier turns are forgotten)",
                 file=sys.stderr,
             )
         return turns

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,6 +39,7 @@ def generate(run: Resolved[GenerateRun]) -> None:
     """Continue a prompt. The text appears as it is written; the same seed writes the same text.
 
     legollm generate runs/demo "Mira put the key" temperature=0.8 max_new_tokens=80
+    legollm generate runs/demo "One morning," max_new_tokens=100000 decoding.cache=sinks decoding.window=64
     """
     cfg = run.value
     lm = load(cfg.model, engine=cfg.engine, precision=cfg.precision)
@@ -50,7 +51,7 @@ def generate(run: Resolved[GenerateRun]) -> None:
     ids = lm.text_side().encode(prompt) if prompt else list(lm.stop_ids()[:1])
     if not ids:
         raise ConfigError("prompt: empty, and this model has no token that starts a text; give a prompt")
-    decoding = replace(cfg.decoding, window=cfg.decoding.window or lm.config.max_seq_len)
+    decoding = lm.decoding(cfg.decoding)
     stream = stream_text(
         lm.writer_of(sampling), lm.text_side(), ids, sampling, stop_ids=lm.stop_ids(), decoding=decoding
     )

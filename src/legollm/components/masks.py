@@ -61,6 +61,27 @@ class Ragged:
 
 
 @dataclass(frozen=True, eq=False)
+class InPlaces(Ragged):
+    """Keys that lie in memory in any order, as those of a cache that writes new ones over old ones."""
+
+    columns: Tensor
+    """(B, T) int64, where in memory the key of each query lies."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sliding(Ragged):
+    """Only the nearest `window` tokens are seen, the token itself included."""
+
+    window: int
+
+    @cached_property
+    def visible(self) -> Tensor:
+        """(B, 1, T, S) bool."""
+        q, k = self.query_positions[:, None, :, None], self.key_positions[:, None, None, :]
+        return super().visible & (q - k < self.window)
+
+
+@dataclass(frozen=True, eq=False)
 class Near:
     """What `mask` allows among the nearest `window` keys, the token itself included.
 

@@ -43,6 +43,10 @@ class ListCache:
         self.positions: list[Tensor] = []
         self.tokens: list[Tensor] = []
 
+    def at_once(self, n_tokens: int) -> int:
+        """All of them."""
+        return n_tokens
+
     def place(self, n_tokens: int, positions: Tensor | None) -> tuple[Tensor, Mask]:
         """The next positions, or those that are given, with the mask of rows of unequal length."""
         if positions is None:

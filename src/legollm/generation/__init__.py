@@ -1,6 +1,7 @@
 """Generation: a model and a prompt come in, tokens or text go out, to the terminal, an evaluation or a rollout.
 
 cache       what the model remembers of the tokens it has read: FullCache
+ring_cache  one of constant size for texts without end: the newest tokens, and the first ones if wanted
 sampling    from logits to the next token: Sampling holds the settings, next_token_probs is the distribution
 generate    the one decode step, for rows that advance together
 complete    many prompts of any length: batches, windows, and why each one ended

@@ -105,6 +105,10 @@ class FullCache:
         """Bytes of all keys and values, filled or not."""
         return sum(layer.k.nbytes + layer.v.nbytes for layer in self.layers)
 
+    def at_once(self, n_tokens: int) -> int:
+        """All of them."""
+        return n_tokens
+
     def place(self, n_tokens: int, positions: Tensor | None) -> tuple[Tensor, Mask]:
         """Positions and mask of the next n_tokens columns. Rows once ragged continue each at its own position.
 

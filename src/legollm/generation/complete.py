@@ -2,22 +2,25 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 
 from legollm.errors import ConfigError, ContextError
 from legollm.generation.cache import FullCache, GenerativeModel
 from legollm.generation.generate import generate, left_padded
+from legollm.generation.ring_cache import RingCache
 from legollm.generation.sampling import Sampling, row_generators
 
+CacheKind: TypeAlias = Literal["full", "rolling", "sinks"]
+"""What is remembered of the tokens read so far."""
 FinishReason: TypeAlias = Literal["stop", "length", "context"]
 """A stop id or stop text was met, max_new_tokens are out, or the window is full."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How generation is carried out. Only `window` and `on_overflow` can change what comes out."""
+    """How generation is carried out. What comes out depends on `window`, `on_overflow` and a cache that forgets."""
 
     batch_size: int = 32
     """Prompts that are decoded together."""
@@ -25,12 +28,18 @@ class Decoding:
     """Tokens of a prompt that are read at once, which bounds the memory for logits; null is all."""
     use_cache: bool = True
     """Remember keys and values; without, everything is read again for each token."""
+    cache: CacheKind = "full"
+    """full: all tokens of the window are kept. rolling: the oldest leaves for each new one, so that the text goes on
+    for as long as it likes. sinks: likewise, but the first ones stay, without which most models lose the thread."""
+    sinks: int = 4
+    """cache=sinks: how many of the first tokens stay; they count among those of the window."""
     window: int | None = None
     """Tokens the model sees at most; null is the model's own limit."""
     on_overflow: Literal["error", "crop", "re-prefill"] = "error"
     """What happens where tokens do not fit the window. error: a prompt that is too long is refused, and a full window
     ends the answer. crop: the prompt loses its oldest tokens, until max_new_tokens or half a window fit after it.
-    re-prefill: the oldest half of a full window is forgotten and the other half read again, as often as needed."""
+    re-prefill: the oldest half of a full window is forgotten and the other half read again, as often as needed. A
+    cache that is rolling or has sinks makes room by itself, and with it this is about the model's own limit only."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "prefill_chunk", "window"):
@@ -40,6 +49,41 @@ class Decoding:
         policies = ("error", "crop", "re-prefill")
         if self.on_overflow not in policies:
             raise ConfigError(f"on_overflow: {self.on_overflow!r} is none of {', '.join(policies)}")
+        if self.cache not in get_args(CacheKind):
+            raise ConfigError(f"cache: {self.cache!r} is none of {', '.join(get_args(CacheKind))}")
+        if self.cache == "sinks" and self.sinks < 1:
+            raise ConfigError(f"sinks: must be at least 1, found {self.sinks}; without any, use cache=rolling")
+        if self.forgets and not self.use_cache:
+            raise ConfigError(f"use_cache: cache={self.cache} is one; use cache=full, or leave use_cache at true")
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the cache lets go of old tokens, so that there is no end to a text."""
+        return self.cache in ("rolling", "sinks")
+
+    def limit_of(self, model: GenerativeModel) -> int | None:
+        """How many tokens of a text can be read in one go; None if there is no limit.
+
+        Raises:
+            ConfigError: see `window_of`.
+        """
+        window = self.window_of(model)
+        return model.max_seq_len if self.forgets else window
+
+    def cache_for(self, model: GenerativeModel, n_rows: int, n_columns: int) -> FullCache | RingCache:
+        """An empty cache for n_rows texts of n_columns tokens.
+
+        Raises:
+            ConfigError: it does not go with the model, or there is no window to keep.
+        """
+        if not self.forgets:
+            return FullCache.for_model(model, n_rows, n_columns)
+        window = self.window_of(model)
+        if window is None:
+            raise ConfigError(
+                f"window: cache={self.cache} keeps that many tokens, and this model has no limit; give one"
+            )
+        return RingCache.for_model(model, n_rows, window, self.sinks if self.cache == "sinks" else 0)
 
     def window_of(self, model: GenerativeModel) -> int | None:
         """How many tokens `model` may see; None if there is no limit.
@@ -130,7 +174,7 @@ def open_rows(
     Raises:
         ConfigError, ContextError: see `complete`.
     """
-    window = decoding.window_of(model)
+    window = decoding.limit_of(model)
     rows = []
     for i, (prompt, rng) in enumerate(zip(prompts, row_generators(sampling.seed, len(prompts)), strict=True)):
         if not prompt:
@@ -163,7 +207,7 @@ def decode(
     n_ids: only ids below this are chosen; None is all the model has.
     Whoever consumes this may end a row by setting its `finish_reason`.
     """
-    window = decoding.window_of(model)
+    window = decoding.limit_of(model)
     waiting = sorted(rows, key=lambda row: row.n_seen, reverse=True)  # like lengths together: little padding
     while waiting:
         batch, waiting = waiting[: decoding.batch_size], waiting[decoding.batch_size :]
@@ -190,8 +234,8 @@ def decode_batch(
     n_new = max(row.n_left(sampling.max_new_tokens, window) for row in rows)
     one_pass = n_new == 1 and longest <= (decoding.prefill_chunk or longest)  # then there is nothing to remember
     cache = None
-    if decoding.use_cache and not one_pass:
-        cache = FullCache.for_model(model, len(rows), longest + n_new - 1)
+    if decoding.forgets or (decoding.use_cache and not one_pass):
+        cache = decoding.cache_for(model, len(rows), longest + n_new - 1)
     while rows:
         if cache is None or cache.length == 0:
             tokens, positions = left_padded([row.ids[row.first :] for row in rows], device)

@@ -48,8 +48,8 @@ def generate(
     if history is None and sampling.penalises:
         history = counted(prompt, positions, sampling)
     tokens = prompt
-    if cache is not None and prefill_chunk is not None:
-        tokens, positions = prefill(model, prompt, positions, cache, prefill_chunk)
+    if cache is not None:
+        tokens, positions = prefill(model, prompt, positions, cache, prefill_chunk or prompt.size(1))
     for _ in range(sampling.max_new_tokens):
         logits = model.lm_head(model.hidden(tokens, positions, cache)[:, -1])  # (B, V)
         if n_ids is not None:
@@ -69,11 +69,12 @@ def prefill(
     model: GenerativeModel, prompt: Tensor, positions: Tensor | None, cache: Cache, chunk: int
 ) -> tuple[Tensor, Tensor | None]:
     """Read all of the prompt but its last piece into the cache; returns that piece and its positions."""
-    last = (prompt.size(1) - 1) // chunk * chunk
-    for start in range(0, last, chunk):
-        piece = slice(start, start + chunk)
+    first, n = 0, prompt.size(1)
+    while first + (size := cache.at_once(min(chunk, n - first))) < n:
+        piece = slice(first, first + size)
         model.hidden(prompt[:, piece], None if positions is None else positions[:, piece], cache)
-    return prompt[:, last:], None if positions is None else positions[:, last:]
+        first = piece.stop
+    return prompt[:, first:], None if positions is None else positions[:, first:]
 
 
 def advanced(

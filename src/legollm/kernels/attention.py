@@ -76,15 +76,16 @@ def store(op: int, row: int, head: int, column: int, position: int, keys: int, v
 
 @inner
 def attend(
-    op: int, row: int, head: int, column: int, position: int, key_positions: int, keys: int, values: int, room: int
+    op: int, row: int, head: int, last: int, position: int, key_positions: int, keys: int, values: int, room: int
 ) -> None:
     """The query heads of a row that share one key head. room: numbers for 4 scores of each column, and 16.
 
+    last: how many columns are looked at.
     key_positions: where each key stands, -1 at padding; 0 where that is its column.
     """
     d = i64(op, D_HEAD)
     group = i64(op, N_HEADS) // i64(op, N_KV_HEADS)
-    first, last, window = 0, column + 1, i64(op, WINDOW)
+    first, window = 0, i64(op, WINDOW)
     if window and not key_positions:
         first = max(0, last - window)
     n = last - first

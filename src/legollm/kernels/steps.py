@@ -70,7 +70,7 @@ STEP_BITS, STEP_MASK = 16, (1 << 16) - 1
 """The lower bits of the number at CALL are how many steps the plan has, the others the number of its first."""
 
 # Places in a job, in whole numbers.
-PLAN, N_ROWS, ROWS_AT, N_ROW_FIELDS, MEMORY, POSITIONS, POSITIONS_STRIDE, ROOM, ROOM_BYTES = range(9)
+PLAN, N_ROWS, ROWS_AT, N_ROW_FIELDS, MEMORY, POSITIONS, POSITIONS_STRIDE, ROOM, ROOM_BYTES, N_SEEN = range(10)
 JOB_SIZE = 16
 SLOT, COLUMN, POSITION, INDICES = range(4)
 """What is known of a row: which memory it has, its column there, its position; then what GATHER looks up."""
@@ -119,7 +119,10 @@ def do_heads(op: int, job: int, piece: int, room: int) -> None:
     key_positions = i64(job, POSITIONS)
     if key_positions:
         key_positions += 8 * slot * i64(job, POSITIONS_STRIDE)
-    attend(op, row, head, column, position, key_positions, keys, values, room)
+    last = i64(job, N_SEEN)
+    if last == 0:
+        last = column + 1
+    attend(op, row, head, last, position, key_positions, keys, values, room)
 
 
 @inner

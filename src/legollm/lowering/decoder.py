@@ -3,14 +3,15 @@
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from legollm.components.decoder import Decoder
-from legollm.components.masks import Causal, Ragged
+from legollm.components.masks import Causal, InPlaces, Ragged, Sliding
+from legollm.components.places import places_of
 from legollm.errors import ContextError, LoweringError, TokenizerError
 from legollm.interfaces import Cache
 from legollm.kernels import plan
@@ -25,11 +26,33 @@ N_ROW_FIELDS = 3
 """Slot, column and position; then the indices."""
 
 
+@runtime_checkable
+class Overwriting(Protocol):
+    """A cache that writes new keys over old ones."""
+
+    def in_place(self, n_tokens: int) -> int:
+        """How many of the next n_tokens overwrite nothing that one of them sees."""
+        ...
+
+
 class LayerMemory(Protocol):
     """Keys and values of one layer, (slots, K, columns, Dh) float32."""
 
     k: Tensor
     v: Tensor
+
+
+class Where(NamedTuple):
+    """Where the keys of a pass go, and which of them are read."""
+
+    columns: Any
+    """Of each new key, (T,) or (B, T) whole numbers."""
+    n_columns: int
+    """Those in use."""
+    key_positions: Tensor | None
+    """(B, n_columns), of each key where its token stands, -1 at padding; None where that is its column."""
+    in_any_order: bool = False
+    """Whether later columns may hold earlier tokens, so that all of them are looked at."""
 
 
 class Memory:
@@ -60,6 +83,7 @@ class LoweredDecoder:
             LoweringError: a part of the model has no lowering.
         """
         self.max_seq_len, self.kv_shapes, self.n_before = model.max_seq_len, model.kv_shapes, model.n_before
+        self.places = places_of(model)
         self.precision = precision
         writer = Writer(precision, MAX_ROWS)
         self.states = lower_body(model, writer)
@@ -108,23 +132,38 @@ class LoweredDecoder:
             ContextError, TokenizerError: see Decoder and its embedding.
             LoweringError: a cache whose memory kernels cannot read.
         """
+        if not isinstance(cache, Overwriting):
+            return self.read(tokens, positions, cache)
+        states, first, n_new = [], 0, tokens.size(1)
+        while first < n_new:
+            now = slice(first, first + cache.in_place(n_new - first))
+            states.append(self.read(tokens[:, now], None if positions is None else positions[:, now], cache))
+            first = now.stop
+        return states[0] if len(states) == 1 else torch.cat(states, 1)
+
+    def read(self, tokens: Tensor, positions: Tensor | None, cache: Cache | None) -> Tensor:
+        """(B, T) -> states (B, T, D), where all keys are written before one is read."""
         n_rows, n_new = tokens.shape
         with self.lock:
             if cache is None:
                 placed = torch.arange(n_new) if positions is None else positions
-                memory, start, key_positions = self.own_memory(n_rows, n_new), 0, positions
+                memory, where = self.own_memory(n_rows, n_new), Where(np.arange(n_new), n_new, positions)
             else:
                 memory, start = self.memory_for(cache), cache.length
                 placed, mask = cache.place(n_new, positions)
-                if not isinstance(mask, Causal | Ragged):
+                if not isinstance(mask, Causal | Ragged) or isinstance(mask, Sliding):
                     raise LoweringError(f"no lowering for {type(mask).__name__} attention; engine=torch runs it")
-                key_positions = mask.key_positions if isinstance(mask, Ragged) else None
+                keys = mask.key_positions if isinstance(mask, Ragged) else None
+                columns = np.arange(start, start + n_new)
+                where = Where(columns, start + n_new, keys)
+                if isinstance(mask, InPlaces):
+                    where = Where(mask.columns.numpy(), mask.key_positions.size(1), keys, in_any_order=True)
             before = tokens
             if self.n_before and cache is not None:
                 before = cache.with_before(tokens, self.n_before)
             elif self.n_before:
                 before = nn.functional.pad(tokens, (self.n_before, 0))
-            states = self.pass_over(tokens, before, placed, memory, start, key_positions)
+            states = self.pass_over(tokens, before, placed, memory, where)
             if cache is not None:
                 cache.advance(n_new)
         return states
@@ -137,12 +176,13 @@ class LoweredDecoder:
         before: Tensor,
         positions: Tensor,
         memory: Memory,
-        start: int,
-        key_positions: Tensor | None,
+        where: Where,
     ) -> Tensor:
-        """The states of tokens (B, T) that go to columns `start` and following of slots 0 to B - 1: (B, T, D)."""
+        """The states of tokens (B, T) whose keys go to slots 0 to B - 1 of memory: (B, T, D)."""
         n_slots, n_new = tokens.shape
-        about = self.described(tokens, before, positions, start)
+        about = self.described(tokens, before, positions, where.columns)
+        key_positions = where.key_positions
+        self.team.job[self.team.at.N_SEEN] = where.n_columns if where.in_any_order else 0
         if key_positions is not None:
             key_positions = key_positions if key_positions.stride(1) == 1 else key_positions.contiguous()
             self.team.job[self.team.at.POSITIONS] = key_positions.data_ptr()
@@ -150,7 +190,7 @@ class LoweredDecoder:
         else:
             self.team.job[self.team.at.POSITIONS] = 0
         self.team.job[self.team.at.MEMORY] = memory.address
-        self.team.make_room(max(4 * self.writer.widest, 80 + 16 * (start + n_new + 16)))
+        self.team.make_room(max(4 * self.writer.widest, 80 + 16 * (where.n_columns + 16)))
         if n_slots * n_new <= MAX_ROWS:
             return self.run_rows(about.reshape(-1, about.shape[-1])).view(n_slots, n_new, -1)
         states = torch.empty(n_slots, n_new, self.states.width)
@@ -162,7 +202,7 @@ class LoweredDecoder:
                 states[part] = self.run_rows(rows.reshape(-1, rows.shape[-1])).view(*rows.shape[:2], -1)
         return states
 
-    def described(self, tokens: Tensor, before: Tensor, positions: Tensor, start: int) -> Any:
+    def described(self, tokens: Tensor, before: Tensor, positions: Tensor, columns: Any) -> Any:
         """What the kernels know of each row: (B, T, fields)."""
         n_slots, n_new = tokens.shape
         if n_slots * n_new == 1:
@@ -171,7 +211,7 @@ class LoweredDecoder:
             about = np.empty((n_slots, n_new, self.rows.shape[1]), np.int64)
         ids, places = tokens.numpy(), positions.numpy()
         about[..., 0] = np.arange(n_slots)[:, None]
-        about[..., 1] = np.arange(start, start + n_new)
+        about[..., 1] = columns
         about[..., 2] = places
         about[..., N_ROW_FIELDS] = ids
         about[..., N_ROW_FIELDS + 1] = np.maximum(places, 0)
