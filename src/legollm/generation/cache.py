@@ -141,14 +141,30 @@ class FullCache:
             self._tokens = tokens.new_zeros(self.batch_size, self.max_len)
         start, stop = self._length, self._length + tokens.size(1)
         self._tokens[: self.n_rows, start:stop] = tokens
-        seen = self._tokens[: self.n_rows, max(0, start - n_before) : stop]
-        return F.pad(seen, (n_before + tokens.size(1) - seen.size(1), 0))
+        wanted = n_before + tokens.size(1)
+        if self._ragged:  # the latest that are text: what a row forgot may lie between them
+            held = torch.where(self._positions[: self.n_rows, :stop] >= 0, self._columns[:stop], -1)
+            columns = held.topk(min(wanted, stop)).values.flip(1)  # (B, up to n_before + T), -1 where there are fewer
+            seen = self._tokens[: self.n_rows].gather(1, columns.clamp(min=0)).masked_fill(columns < 0, 0)
+        else:
+            seen = self._tokens[: self.n_rows, max(0, start - n_before) : stop]
+        return F.pad(seen, (wanted - seen.size(1), 0))
 
     def advance(self, n_tokens: int) -> None:
         self._length += n_tokens
 
     def truncate(self, length: int) -> None:
         self._length = min(self._length, length)
+
+    def forget(self, n_columns: Sequence[int]) -> None:
+        """Row i forgets its latest n_columns[i] columns. Those that all forget are free again, others are padding."""
+        n_free = min(n_columns)
+        stop = self._length - n_free
+        for row, n in enumerate(n_columns):
+            if n > n_free:
+                self._positions[row, self._length - n : stop] = -1
+                self._ragged = True
+        self.truncate(stop)
 
     def reset(self) -> None:
         self._length, self._ragged, self.n_rows = 0, False, self.batch_size

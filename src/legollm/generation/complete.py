@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import torch
 
@@ -144,6 +144,21 @@ class Row:
         return Completion(ids=self.new_ids, finish_reason=self.finish_reason, stop_id=self.stop_id)
 
 
+class BatchDecoder(Protocol):
+    """Another way to write a batch, to the same end: see `decode_batch`, and speculative.py."""
+
+    def decode_batch(
+        self,
+        model: GenerativeModel,
+        rows: list[Row],
+        sampling: Sampling,
+        stops: set[int],
+        window: int | None,
+        decoding: Decoding,
+        n_ids: int | None = None,
+    ) -> Iterator[tuple[Row, int]]: ...
+
+
 def complete(
     model: GenerativeModel,
     prompts: Sequence[Sequence[int]],
@@ -151,6 +166,7 @@ def complete(
     *,
     stop_ids: Collection[int] = (),
     decoding: Decoding = DEFAULT_DECODING,
+    speculator: BatchDecoder | None = None,
 ) -> list[Completion]:
     """The completion of each prompt, in their order; prompt i draws with seed + i, whatever it is batched with.
 
@@ -161,7 +177,7 @@ def complete(
     if sampling.stop:
         raise ConfigError(f"stop: found {sampling.stop!r}, but ids hold no text; use stop_ids or generate_texts")
     rows = open_rows(model, prompts, sampling, decoding)
-    for _ in decode(model, rows, sampling, stop_ids=stop_ids, decoding=decoding):
+    for _ in decode(model, rows, sampling, stop_ids=stop_ids, decoding=decoding, speculator=speculator):
         pass
     return [row.completion() for row in rows]
 
@@ -201,17 +217,19 @@ def decode(
     stop_ids: Collection[int],
     decoding: Decoding,
     n_ids: int | None = None,
+    speculator: BatchDecoder | None = None,
 ) -> Iterator[tuple[Row, int]]:
     """Generate until every row is finished; yields each new token with its row, stop ids included.
 
-    n_ids: only ids below this are chosen; None is all the model has.
+    n_ids: only ids below this are chosen; None is all the model has. speculator: writes with guesses; None without.
     Whoever consumes this may end a row by setting its `finish_reason`.
     """
     window = decoding.limit_of(model)
+    write = decode_batch if speculator is None else speculator.decode_batch
     waiting = sorted(rows, key=lambda row: row.n_seen, reverse=True)  # like lengths together: little padding
     while waiting:
         batch, waiting = waiting[: decoding.batch_size], waiting[decoding.batch_size :]
-        yield from decode_batch(model, batch, sampling, {*stop_ids, *sampling.stop_ids}, window, decoding, n_ids)
+        yield from write(model, batch, sampling, {*stop_ids, *sampling.stop_ids}, window, decoding, n_ids)
         for row in batch:
             if row.finish_reason is None and window is not None:
                 forget(row, half(window))

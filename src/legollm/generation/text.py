@@ -4,7 +4,16 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from legollm.generation.cache import GenerativeModel
-from legollm.generation.complete import DEFAULT_DECODING, Completion, Decoding, FinishReason, Row, decode, open_rows
+from legollm.generation.complete import (
+    DEFAULT_DECODING,
+    BatchDecoder,
+    Completion,
+    Decoding,
+    FinishReason,
+    Row,
+    decode,
+    open_rows,
+)
 from legollm.generation.sampling import Sampling
 from legollm.interfaces import Tokenizer
 from legollm.tokenizers.stream import DecodeStream
@@ -49,6 +58,7 @@ def stream_text(
     *,
     stop_ids: Collection[int] = (),
     decoding: Decoding = DEFAULT_DECODING,
+    speculator: BatchDecoder | None = None,
 ) -> TextStream:
     """Continue a prompt piece by piece. What might become a stop text is held back until it is decided.
 
@@ -64,7 +74,8 @@ def stream_text(
     def pieces() -> Generator[str, None, None]:
         transcript = Transcript(tokenizer, sampling.stop)
         n_ids = tokenizer.vocab_size
-        for _, token in decode(model, [row], sampling, stop_ids=stop_ids, decoding=decoding, n_ids=n_ids):
+        steps = decode(model, [row], sampling, stop_ids=stop_ids, decoding=decoding, n_ids=n_ids, speculator=speculator)
+        for _, token in steps:
             if piece := transcript.push(row, token):
                 yield piece
 
@@ -79,6 +90,7 @@ def generate_texts(
     *,
     stop_ids: Collection[int] = (),
     decoding: Decoding = DEFAULT_DECODING,
+    speculator: BatchDecoder | None = None,
 ) -> list[TextCompletion]:
     """Continue many prompts in batches; each text is what `stream_text` with seed + i gives.
 
@@ -89,7 +101,8 @@ def generate_texts(
     transcripts = {row: Transcript(tokenizer, sampling.stop) for row in rows}
     texts = dict.fromkeys(rows, "")
     n_ids = tokenizer.vocab_size
-    for row, token in decode(model, rows, sampling, stop_ids=stop_ids, decoding=decoding, n_ids=n_ids):
+    steps = decode(model, rows, sampling, stop_ids=stop_ids, decoding=decoding, n_ids=n_ids, speculator=speculator)
+    for row, token in steps:
         texts[row] += transcripts[row].push(row, token)
     return [TextCompletion(text=texts[row], **vars(row.completion())) for row in rows]
 
@@ -102,13 +115,16 @@ def generate_text(
     *,
     stop_ids: Collection[int] = (),
     decoding: Decoding = DEFAULT_DECODING,
+    speculator: BatchDecoder | None = None,
 ) -> TextCompletion:
     """Continue one prompt.
 
     Raises:
         ConfigError, ContextError: see `complete`.
     """
-    (completion,) = generate_texts(model, tokenizer, [prompt], sampling, stop_ids=stop_ids, decoding=decoding)
+    (completion,) = generate_texts(
+        model, tokenizer, [prompt], sampling, stop_ids=stop_ids, decoding=decoding, speculator=speculator
+    )
     return completion
 
 
