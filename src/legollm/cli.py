@@ -59,6 +59,7 @@ VERBS = {
     "chat": Verb("chat", "chat", "talk to a model in the terminal"),
     "import": Verb("import_folder", "import_folder", "check a Hugging Face folder and write it as a checkpoint"),
     "export": Verb("export", "export", "write a model for other programs, as a Hugging Face folder or GGUF"),
+    "quantize": Verb("quantize", "quantize_folder", "write a model with weights of 8 or 4 bits"),
     "check": Verb("check", "check", "run everything a brick or a model promises, also on one of your own"),
     "plan": Verb("plan", "plan", "what a model and its training cost: parameters, FLOPs, memory"),
     "bench speedrun": Verb(

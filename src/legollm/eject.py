@@ -29,6 +29,7 @@ READING_ORDER = (
     "components.attention",
     "components.spared",
     "components.feedforward",
+    "components.quantized",
     "components.routing",
     "components.moe",
     "components.blocks",

@@ -29,6 +29,8 @@ from legollm.parts import is_divided, whole
 from legollm.team import ALONE, Team
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
+QUANTIZATION = "quantization"
+"""The key of config.json that only quantised models have; see quantized.py."""
 BRICKS = "LEGOLLM_BRICKS"
 """Environment variable: the bricks from outside that model folders may name, module:Name, with commas between."""
 MAX_SHARD_BYTES = 5_000_000_000
@@ -61,6 +63,11 @@ def config_from_hf(config: Mapping[str, Any], *, trusted: Collection[str] = ()) 
             f"{CONFIG}: auto_map asks to run code from the folder, which never happens; supported as they are: "
             + ", ".join(by_type)
         )
+    if "quantization_config" in config:
+        raise CheckpointError(
+            f"{CONFIG}: quantised by another program, whose numbers are not read; fetch the model as it was before, "
+            "and use `legollm quantize`"
+        )
     if found not in by_type:
         raise CheckpointError(f"{CONFIG}: model_type {found!r} is not supported; supported: {', '.join(by_type)}")
     arch = by_type[found]
@@ -83,6 +90,18 @@ def refuse_strangers(cfg: Any, trusted: Collection[str]) -> None:
         raise CheckpointError(
             f"{CONFIG}: names bricks from outside, whose code would run: {', '.join(strange)}; if they are yours, set "
             f"{BRICKS}={','.join(strange)}"
+        )
+
+
+def refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        CheckpointError: the weights of the folder are whole numbers, which can neither be converted nor trained.
+    """
+    if config.get(QUANTIZATION):
+        raise CheckpointError(
+            f"{folder}: quantised weights can be used, but neither trained nor converted; give the model they were "
+            "made from"
         )
 
 
@@ -249,7 +268,9 @@ def open_hf_folder(folder: Path) -> Opened:
     Raises:
         CheckpointError: not a model of a supported kind, or tensors that do not fit its configuration.
     """
-    arch, cfg = config_from_hf(read_json(folder / CONFIG))
+    config = read_json(folder / CONFIG)
+    refuse_quantized(folder, config)
+    arch, cfg = config_from_hf(config)
     shards = Shards(folder)
     check_sizes(cfg, len(shards.entries))
     with without_memory():
@@ -264,13 +285,17 @@ def load_hf_folder(folder: Path, *, dtype: torch.dtype | None = None) -> tuple[s
         CheckpointError: not a model of a supported kind, or tensors that do not fit its configuration.
     """
     arch, cfg, model, stored = open_hf_folder(folder)
+    adopt(model, {name: tensor.to(dtype) if dtype else tensor for name, tensor in stored.parameters()})
+    return arch, cfg, model
+
+
+def adopt(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Let tensors be the weights of a model without memory, each under its first name."""
     tied = tied_names(model)
-    weights = {name: tensor.to(dtype) if dtype else tensor for name, tensor in stored.parameters()}
-    model.load_state_dict(weights | {name: weights[first] for name, first in tied.items()}, assign=True)
+    model.load_state_dict({**weights, **{name: weights[first] for name, first in tied.items()}}, assign=True)
     for name, first in tied.items():  # two names for one parameter, not two parameters that share memory
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, model.get_parameter(first))
-    return arch, cfg, model
 
 
 def load_weights(model: nn.Module, arch: str, cfg: Any, folder: Path) -> None:
@@ -279,7 +304,9 @@ def load_weights(model: nn.Module, arch: str, cfg: Any, folder: Path) -> None:
     Raises:
         CheckpointError: the folder holds another model, or tensors that do not fit.
     """
-    found = config_from_hf(read_json(folder / CONFIG), trusted=names_outside(cfg).values())
+    config = read_json(folder / CONFIG)
+    refuse_quantized(folder, config)
+    found = config_from_hf(config, trusted=names_outside(cfg).values())
     if found != (arch, cfg):
         raise CheckpointError(f"{folder / CONFIG}: another model, {found[1]}; expected {cfg}")
     with torch.no_grad():
@@ -299,7 +326,12 @@ def tied_theirs(arch: str, model: nn.Module) -> set[str]:
     return {row.theirs for row in resolve_rows(ARCHITECTURES[arch].hugging_face.rows, tied_names(model))}
 
 
-def compare(folder: Path, found: Mapping[str, Entry], expected: Mapping[str, tuple[int, ...]]) -> None:
+def compare(
+    folder: Path,
+    found: Mapping[str, Entry],
+    expected: Mapping[str, tuple[int, ...]],
+    dtypes: Collection[str] = DTYPES.keys(),
+) -> None:
     """Raise unless the files have exactly the expected tensors; `found` are their headers."""
     problems = []
     if missing := sorted(expected.keys() - found.keys()):
@@ -310,8 +342,8 @@ def compare(folder: Path, found: Mapping[str, Entry], expected: Mapping[str, tup
     if wrong := [n for n in both if found[n].shape != expected[n]]:
         details = [f"{n} {list(found[n].shape)} instead of {list(expected[n])}" for n in wrong]
         problems.append(f"{len(wrong)} of another shape: {listing(details)}")
-    if strange := [f"{n} {found[n].dtype}" for n in both if found[n].dtype not in DTYPES]:
-        problems.append(f"{len(strange)} of a dtype other than {', '.join(DTYPES)}: {listing(strange)}")
+    if strange := [f"{n} {found[n].dtype}" for n in both if found[n].dtype not in dtypes]:
+        problems.append(f"{len(strange)} of a dtype other than {', '.join(dtypes)}: {listing(strange)}")
     if problems:
         raise CheckpointError(
             f"{folder}: the tensors do not fit {CONFIG}: {'; '.join(problems)}; fetch the files of one model again"

@@ -11,9 +11,10 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import nn
 
-from legollm.checkpoints.huggingface import load_hf_folder
+from legollm.checkpoints.huggingface import CONFIG, load_hf_folder
 from legollm.checkpoints.manifest import MANIFEST, latest, verify
-from legollm.checkpoints.reader import inside
+from legollm.checkpoints.quantized import load_quantized, quantization_of
+from legollm.checkpoints.reader import inside, read_json
 from legollm.data.chat import CHATML, Message, encode_chat, end_of_turn
 from legollm.errors import CheckpointError, ConfigError, IntegrityError
 from legollm.generation.cache import GenerativeModel
@@ -207,7 +208,8 @@ def load(folder: Path | str, *, engine: Engine = "auto", precision: Precision = 
             whole = latest(path.resolve().parent)
             hint = f"; use {whole} instead" if whole else ""
             raise IntegrityError(f"{error}{hint}") from error
-    arch, config, model = load_hf_folder(path)
+    quantization = quantization_of(read_json(path / CONFIG))
+    arch, config, model = load_quantized(path, quantization) if quantization else load_hf_folder(path)
     has_tokenizer = any(inside(path, name).exists() for name in ("tokenizer.json", "vocab.json"))
     tokenizer = load_tokenizer(path) if has_tokenizer else None
     if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:

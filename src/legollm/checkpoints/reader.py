@@ -21,6 +21,8 @@ MAX_HEADER = 100_000_000
 MAX_JSON = 200_000_000
 """Bytes; an index of the largest published models has a hundredth."""
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+WHOLE_NUMBERS = {"I8": torch.int8, "U8": torch.uint8}
+"""What quantised weights are stored in, beside their scales."""
 SIZES = {"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
 SIZES |= dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"), 1)
 POINTER = b"version https://git-lfs"
@@ -162,7 +164,7 @@ class TensorFile:
         one = self.entries[name]
         stop = one.shape[0] if stop is None and one.shape else stop
         shape = (max(0, stop - start), *one.shape[1:]) if stop is not None else one.shape
-        tensor = torch.empty(shape, dtype=DTYPES[one.dtype])
+        tensor = torch.empty(shape, dtype=(DTYPES | WHOLE_NUMBERS)[one.dtype])
         if tensor.numel():
             n_row = one.n_bytes // one.shape[0] if one.shape else 0
             with self.path.open("rb") as file:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from legollm.architectures.weight_map import listing
-from legollm.checkpoints.reader import DTYPES, Entry, TensorFile, inside, read_json
+from legollm.checkpoints.reader import DTYPES, WHOLE_NUMBERS, Entry, TensorFile, inside, read_json
 from legollm.errors import CheckpointError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PIECE = 1 << 20
 """Bytes read, converted and written at a time."""
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+NAMES = {dtype: name for name, dtype in (DTYPES | WHOLE_NUMBERS).items()}
 
 
 class Shards:

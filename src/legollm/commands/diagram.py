@@ -10,6 +10,7 @@ from torch import nn
 
 from legollm.components.attention import Attention
 from legollm.components.encoder import Encoder
+from legollm.components.quantized import QuantizedLinear
 from legollm.components.routing import SigmoidTopK, TopK
 from legollm.evaluation.anatomy import Part
 from legollm.evaluation.wiring import ADD, levels, wiring
@@ -174,7 +175,7 @@ def block(drawing: Drawing, part: Part, above: Place, memory: Place | None) -> P
     drawing.elements.append(f'<path d="M{CENTER:g} {above.bottom:g} V{entry.top:g}"/>')
     drawing.text(LEFT - 12, top + 17, f"{times(part)}{part.kind}", "name over")
     drawing.text(RIGHT + 22, top + 17, f"{part.n_parameters:,}{' in all' if part.times > 1 else ''}", "quiet n over")
-    maps = [inner.module for _, inner in part.walk() if isinstance(inner.module, nn.Linear)]
+    maps = [inner.module for _, inner in part.walk() if isinstance(inner.module, nn.Linear | QuantizedLinear)]
     if maps:
         drawing.text(CENTER + 8, top - 8, f"(B, T, {maps[0].in_features})", "quiet")
     bricks = {child.name: child for child in part.children}
@@ -245,7 +246,7 @@ def lines_of(part: Part) -> Iterator[tuple[int, str]]:
     for depth, child in part.walk():
         if not depth:
             continue
-        if isinstance(child.module, nn.Linear):
+        if isinstance(child.module, nn.Linear | QuantizedLinear):
             yield depth - 1, f"{child.name} {written(child.shape)}"
         elif isinstance(child.module, TopK | SigmoidTopK):
             yield depth - 1, f"{child.name}: {child.kind}, {child.module.n_active} per token"

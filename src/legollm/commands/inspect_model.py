@@ -12,12 +12,14 @@ from torch import nn
 from legollm.architectures import ARCHITECTURES
 from legollm.checkpoints.huggingface import config_from_hf
 from legollm.checkpoints.loading import resolve_folder
+from legollm.checkpoints.quantized import quantization_of
 from legollm.checkpoints.reader import read_json
 from legollm.commands.diagram import diagram
 from legollm.config import Resolved
 from legollm.device import without_memory
 from legollm.errors import ConfigError
 from legollm.evaluation.anatomy import Part, anatomy
+from legollm.transforms.quantize import QuantizeConfig, prepare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,8 @@ def inspect(run: Resolved[InspectRun]) -> None:
         write_diagrams(folder)
         print(f"{folder}: {', '.join(ARCHITECTURES)}")
         return
-    arch, model_config = model_named(cfg.name)
-    parts = parts_of(arch, model_config)
+    arch, model_config, quantization = model_named(cfg.name)
+    parts = parts_of(arch, model_config, quantization)
     if cfg.diagram:
         if cfg.out is not None and cfg.out.suffix not in {"", ".svg"}:
             raise ConfigError(f"out: pictures are written as SVG, and {cfg.out} is not named .svg")
@@ -81,10 +83,13 @@ def size_of(arch: str, model_config: Any, parts: Part) -> str:
     return UNCOUNTED if is_uncounted(arch, model_config) else f"{parts.n_parameters:,} parameters"
 
 
-def parts_of(arch: str, model_config: Any) -> Part:
+def parts_of(arch: str, model_config: Any, quantization: QuantizeConfig | None = None) -> Part:
     """The parts of a model, which takes no memory."""
     with without_memory():
-        return anatomy(cast(nn.Module, ARCHITECTURES[arch].build(model_config)))
+        model = cast(nn.Module, ARCHITECTURES[arch].build(model_config))
+        if quantization:
+            prepare(model, quantization)
+        return anatomy(model)
 
 
 def write_diagrams(folder: Path) -> None:
@@ -97,8 +102,10 @@ def write_diagrams(folder: Path) -> None:
         (folder / f"{arch}.svg").write_text(picture, encoding="utf-8")
 
 
-def model_named(name: str) -> tuple[str, Any]:
+def model_named(name: str) -> tuple[str, Any, QuantizeConfig | None]:
     """The architecture and the configuration of a published size, of an architecture's name, or of a folder.
+
+    The third is how the weights of a folder were quantised.
 
     Raises:
         ConfigError: it is none of them.
@@ -106,14 +113,15 @@ def model_named(name: str) -> tuple[str, Any]:
     """
     presets = {preset: (arch, cfg) for arch, row in ARCHITECTURES.items() for preset, cfg in row.presets.items()}
     if name in presets:
-        return presets[name]
+        return *presets[name], None
     if name in ARCHITECTURES:
-        return name, ARCHITECTURES[name].config()
+        return name, ARCHITECTURES[name].config(), None
     if not Path(name).is_dir():
         near = difflib.get_close_matches(name, [*presets, *ARCHITECTURES], n=1)
         hint = f"did you mean {near[0]}?" if near else f"architectures: {', '.join(ARCHITECTURES)}"
         raise ConfigError(f"name: {name!r} is no architecture, no published size and no folder; {hint}")
-    return config_from_hf(read_json(resolve_folder(Path(name)) / "config.json"))
+    config = read_json(resolve_folder(Path(name)) / "config.json")
+    return *config_from_hf(config), quantization_of(config)
 
 
 def rows_of(model: Part) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,8 @@ from itertools import groupby
 
 from torch import nn
 
+from legollm.components.quantized import QuantizedLinear
+
 INVISIBLE = (nn.Identity, nn.Dropout)
 """Modules that stand where a brick could be, and that have no numbers of their own."""
 
@@ -47,7 +49,9 @@ def part_of(name: str, module: nn.Module, path: str, owners: dict[int, str]) -> 
     elsewhere = {owners[id(parameter)] for parameter in own.values() if id(parameter) in owners}
     n_own = sum(parameter.numel() for parameter in own.values() if id(parameter) not in owners)
     owners |= {id(parameter): path for parameter in own.values() if id(parameter) not in owners}
-    if isinstance(module, nn.Linear):
+    if isinstance(module, QuantizedLinear):
+        n_own += module.in_features * module.out_features
+    if isinstance(module, nn.Linear | QuantizedLinear):
         shape = f"{module.in_features} -> {module.out_features}"
     else:
         shape = ", ".join(" x ".join(map(str, parameter.shape)) for parameter in own.values())

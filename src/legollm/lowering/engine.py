@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from legollm.components.decoder import Decoder
+from legollm.components.quantized import QuantizedLinear
 from legollm.errors import ConfigError, LoweringError
 from legollm.kernels.stamp import is_compiled
 from legollm.lowering.decoder import LoweredDecoder
@@ -26,6 +27,8 @@ LAYER_SECONDS = 3e-4
 BYTES_PER_SECOND, KERNEL_BYTES_PER_SECOND = 13e9, 20e9
 PACK_SECONDS = 4e-9
 """For each weight that is not kept in float32."""
+UNPACK_SECONDS = 1e-9
+"""What torch takes to make a quantised weight a float32 number, which it does in every pass."""
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.5625}
 
 
@@ -70,9 +73,12 @@ def lowered(model: nn.Module, precision: Precision) -> LoweredDecoder:
 def is_sooner(model: nn.Module, precision: Precision, n_tokens: int) -> bool:
     """Whether kernels have written n_tokens before torch has, their import, compilation and packing included."""
     weights = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2)
+    quantized = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
+    n_unpacked = sum(module.in_features * module.out_features for module in quantized)
+    n_bytes = weights * BYTES[precision] + sum(module.numbers.nbytes for module in quantized)
     n_layers = len(getattr(model, "blocks", ()))
-    torch_seconds = n_layers * LAYER_SECONDS + weights * BYTES[precision] / BYTES_PER_SECOND
-    kernel_seconds = weights * BYTES[precision] / KERNEL_BYTES_PER_SECOND
+    torch_seconds = n_layers * LAYER_SECONDS + n_bytes / BYTES_PER_SECOND + n_unpacked * UNPACK_SECONDS
+    kernel_seconds = n_bytes / KERNEL_BYTES_PER_SECOND
     cost = 0.0 if precision == "float32" else weights * PACK_SECONDS
     if "legollm.kernels.steps" not in sys.modules:
         cost += IMPORT_SECONDS

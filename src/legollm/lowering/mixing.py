@@ -10,7 +10,7 @@ from legollm.components.attention import Attention
 from legollm.components.positions import Alibi, InterleavedRotaryEmbedding, NoPositions, RotaryEmbedding, T5Bias
 from legollm.errors import LoweringError
 from legollm.kernels import plan
-from legollm.lowering.table import Normed, lowering_of, matrix, norm_of, product
+from legollm.lowering.table import Normed, lowering_of, matrix, norm_of, product, products
 from legollm.lowering.writer import Product, States, Writer, bits
 
 ROPES: Mapping[type[nn.Module], int] = {
@@ -45,7 +45,7 @@ def attention(brick: Attention, writer: Writer, layer: int, x: Normed, out: Stat
         width = linear.out_features
         parts.append(Product(matrix(writer, linear), qkv.after(start, width), linear.bias))
         start += width
-    writer.linear(x.read(writer, parts[0].weight.form), parts)
+    products(writer, x, parts)
     rope: Any = brick.rope
     kind = lowering_of(ROPES, rope)
     heads = {"IN": qkv.address, "IN_STRIDE": qkv.stride, "N_HEADS": n_heads, "N_KV_HEADS": n_kv_heads, "D_HEAD": d}

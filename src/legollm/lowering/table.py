@@ -3,7 +3,7 @@
 A class that is not in its table has no lowering; a subclass has none either, because it may compute something else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from legollm.components.feedforward import gelu, gelu_tanh, relu, relu_squared
 from legollm.components.norm import LayerNorm, RMSNorm
+from legollm.components.quantized import QuantizedLinear
 from legollm.errors import LoweringError
 from legollm.kernels import plan
 from legollm.lowering.weights import Weight
@@ -61,12 +62,20 @@ def norm_of(brick: nn.Module) -> Norm:
 
 
 def matrix(writer: Writer, linear: nn.Module) -> Weight:
-    """
+    """In the plan's precision, or as it was quantised.
+
     Raises:
         LoweringError: what stands there is not a plain linear map.
     """
-    lowering_of({nn.Linear: None}, linear)
+    if lowering_of({nn.Linear: False, QuantizedLinear: True}, linear):
+        return writer.quantized(linear)  # type: ignore[arg-type]
     return writer.weight(linear.weight)  # type: ignore[arg-type]
+
+
+def products(writer: Writer, x: Normed, wanted: Sequence[Product]) -> None:
+    """All that is multiplied with norm(x): side by side, those first that read it in the form of the first."""
+    for form in dict.fromkeys(one.weight.form for one in wanted):
+        writer.linear(x.read(writer, form), [one for one in wanted if one.weight.form == form])
 
 
 def activation_of(brick: Any) -> int:

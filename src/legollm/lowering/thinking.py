@@ -1,6 +1,6 @@
 """Thinking within a token: what feed-forward layers become in a plan, and mixtures of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -11,15 +11,14 @@ from legollm.components.moe import MoE
 from legollm.components.routing import Router, SigmoidTopK, Soft, StraightThrough, Switch, TopK
 from legollm.errors import LoweringError
 from legollm.kernels import plan
-from legollm.lowering.table import Normed, activation_of, lowering_of, matrix, product
-from legollm.lowering.weights import packed
+from legollm.lowering.table import Normed, activation_of, lowering_of, matrix, product, products
+from legollm.lowering.weights import Weight, packed
 from legollm.lowering.writer import Product, States, Writer, bits
 
 
 def mlp(brick: MLP, writer: Writer, x: Normed, out: States, add: bool) -> None:
     inside = writer.scratch("inside", brick.up_proj.out_features)
-    weight = matrix(writer, brick.up_proj)
-    writer.linear(x.read(writer, weight.form), [Product(weight, inside, brick.up_proj.bias)])
+    products(writer, x, [Product(matrix(writer, brick.up_proj), inside, brick.up_proj.bias)])
     activation = activation_of(brick)
     product(writer, brick.down_proj, inside, out, add=add, activation=activation)
 
@@ -28,8 +27,7 @@ def gated_mlp(brick: Any, writer: Writer, x: Normed, out: States, add: bool) -> 
     width = brick.gate_proj.out_features
     inside = writer.scratch("inside", 2 * width)
     gate, up = inside.after(0, width), inside.after(width, width)
-    products = [Product(matrix(writer, brick.gate_proj), gate), Product(matrix(writer, brick.up_proj), up)]
-    writer.linear(x.read(writer, products[0].weight.form), products)
+    products(writer, x, [Product(matrix(writer, brick.gate_proj), gate), Product(matrix(writer, brick.up_proj), up)])
     activation = activation_of(brick)
     product(writer, brick.down_proj, gate, out, add=add, activation=activation, gate=width)
 
@@ -80,12 +78,13 @@ def moe(brick: MoE, writer: Writer, x: Normed, out: States, add: bool) -> None:
     all_experts: Any = list(brick.experts)
     width = all_experts[0].gate_proj.out_features
     inside = writer.scratch("inside", 2 * width, n_active)
+    states: States | None = None
     for name, place in (("gate_proj", inside.after(0, width)), ("up_proj", inside.after(width, width))):
-        weights = [matrix(writer, getattr(expert, name)) for expert in all_experts]
-        if name == "gate_proj":
+        weights = of_experts(writer, [getattr(expert, name) for expert in all_experts])
+        if states is None or states.form != weights[0].form:
             states = x.read(writer, weights[0].form)
         writer.experts(states, weights, place, routes, n_active, add=False)
-    down = [matrix(writer, expert.down_proj) for expert in all_experts]
+    down = of_experts(writer, [expert.down_proj for expert in all_experts])
     activation = activation_of(all_experts[0])
     states = writer.prepare(
         inside, width, form=down[0].form, activation=activation, gate=width, name="product", repeats=n_active
@@ -93,6 +92,17 @@ def moe(brick: MoE, writer: Writer, x: Normed, out: States, add: bool) -> None:
     writer.experts(states, down, out, routes, n_active, add=True)
     if beside is not None:
         writer.prepare(beside, out.width, form=plan.PLAIN, out=out, add=True)
+
+
+def of_experts(writer: Writer, linears: Sequence[nn.Module]) -> list[Weight]:
+    """
+    Raises:
+        LoweringError: some are quantised and others not, or otherwise.
+    """
+    weights = [matrix(writer, linear) for linear in linears]
+    if len({weight.form for weight in weights}) > 1:
+        raise LoweringError("no lowering for experts of which some are quantised; engine=torch runs them")
+    return weights
 
 
 FEED_FORWARDS: Mapping[type[nn.Module], Callable[[Any, Writer, Normed, States, bool], None]] = {

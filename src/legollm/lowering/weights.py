@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from legollm.components.quantized import QuantizedLinear, rounded
+from legollm.errors import LoweringError
 from legollm.kernels.plan import BFLOAT16, FLOAT32, INT4, INT8
 
 Precision = Literal["float32", "bfloat16", "int8", "int4"]
@@ -55,36 +57,53 @@ def packed(weight: Tensor, precision: Precision) -> Weight:
         case "bfloat16":
             data = weight.to(torch.bfloat16).contiguous()
             return Weight(BFLOAT16, rows, width, data, data.stride(0) * 2)
-        case "int8":
-            scales = (weight.float().abs().amax(1) / 127).clamp_min(1e-30)
-            data = (weight / scales[:, None]).round_().to(torch.int8).contiguous()
-            return Weight(INT8, rows, width, data, width, scales)
-        case "int4":
-            data = int4_packed(weight.float())
-            return Weight(INT4, rows, width, data, data.size(1))
+        case "int8" | "int4":
+            return of_numbers(*rounded(weight, precision, GROUP), width)
 
 
-def int4_packed(weight: Tensor) -> Tensor:
-    """(rows, width) -> (panels, bytes) uint8: half bytes of all groups, then the scales of all groups.
+def of_numbers(numbers: Tensor, scales: Tensor, width: int) -> Weight:
+    """Whole numbers and scales as `rounded` returns them; int4 groups may be of any multiple of 32."""
+    rows = numbers.size(0)
+    if scales.dim() == 1:
+        return Weight(INT8, rows, width, numbers.contiguous(), width, scales)
+    repeats = numbers.size(2) // GROUP
+    groups = numbers.view(rows, -1, GROUP)[:, : -(-width // GROUP)]
+    data = in_panels(groups, scales.repeat_interleave(repeats, 1)[:, : groups.size(1)])
+    return Weight(INT4, rows, width, data, data.size(1))
+
+
+def of_quantized(linear: QuantizedLinear) -> Weight:
+    """The numbers of a quantised map as they are: int8 not even copied, int4 in another order.
+
+    Raises:
+        LoweringError: its groups are not made of groups of 32.
+    """
+    if linear.bits == "int4" and linear.group_size % GROUP:
+        raise LoweringError(
+            f"no lowering for int4 in groups of {linear.group_size}, only of multiples of {GROUP}; engine=torch runs it"
+        )
+    return of_numbers(linear.whole_numbers(), linear.scales, linear.in_features)
+
+
+def in_panels(groups: Tensor, scales: Tensor) -> Tensor:
+    """(rows, groups, 32) int8 and (rows, groups) bfloat16 -> (panels, bytes) uint8: all half bytes, then all scales.
 
     In a group, 64 bytes after the other hold 8 numbers of each of the 16 rows: 4 bytes a row, whose lower halves are
     the first four numbers, and the upper ones the others. A half byte is 8 more than the number it stands for.
     """
-    rows, width = weight.shape
-    weight = F.pad(weight, (0, -width % GROUP, 0, -rows % PANEL))
-    groups = weight.view(-1, PANEL, weight.size(1) // GROUP, GROUP)  # (panels, 16, groups, 32)
-    extreme = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))  # with its sign: it becomes -8
-    scales = (extreme / -8).to(torch.bfloat16)
-    steps = scales.float()
-    numbers = (groups / torch.where(steps == 0, 1, steps)).round_().clamp_(-8, 7).add_(8).to(torch.uint8)
-    eights = numbers.view(*numbers.shape[:3], 4, 2, 4).permute(0, 2, 3, 1, 4, 5)  # (panels, groups, 4, 16, 2, 4)
+    n_more = -groups.size(0) % PANEL
+    groups, scales = F.pad(groups, (0, 0, 0, 0, 0, n_more)), F.pad(scales, (0, 0, 0, n_more))
+    halves = (groups + 8).to(torch.uint8).view(-1, PANEL, groups.size(1), GROUP)
+    eights = halves.view(*halves.shape[:3], 4, 2, 4).permute(0, 2, 3, 1, 4, 5)  # (panels, groups, 4, 16, 2, 4)
     pairs = eights[..., 0, :] | eights[..., 1, :] << 4
-    bits = scales.squeeze(-1).transpose(1, 2).contiguous().view(torch.uint8)  # (panels, groups, 16 * 2)
+    bits = (
+        scales.view(-1, PANEL, scales.size(1)).transpose(1, 2).contiguous().view(torch.uint8)
+    )  # (panels, groups, 16 * 2)
     return torch.cat([pairs.flatten(1), bits.flatten(1)], 1).contiguous()
 
 
 def int4_plain(data: Tensor, rows: int, width: int) -> Tensor:
-    """The inverse of `int4_packed`."""
+    """What panels stand for: the inverse of `in_panels`, times the scales."""
     n_groups = -(-width // GROUP)
     split = n_groups * PANEL * GROUP // 2
     pairs = data[:, :split].view(-1, n_groups, 4, PANEL, 4)

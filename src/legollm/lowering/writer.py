@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from legollm.components.quantized import QuantizedLinear
 from legollm.kernels import plan
-from legollm.lowering.weights import Precision, Weight, packed
+from legollm.lowering.weights import Precision, Weight, of_quantized, packed
 
 CHUNK_BYTES = 1 << 15
 """Of weights that a thread takes at a time, about: some microseconds of reading."""
@@ -127,6 +128,13 @@ class Writer:
             self.weights[id(weight)] = packed(weight, self.precision)
             self.kept.append(weight)
         return self.weights[id(weight)]
+
+    def quantized(self, linear: QuantizedLinear) -> Weight:
+        """The matrix of a map that brings its own numbers."""
+        if id(linear.numbers) not in self.weights:
+            self.weights[id(linear.numbers)] = of_quantized(linear)
+            self.kept.append(linear.numbers)
+        return self.weights[id(linear.numbers)]
 
     # ---- steps ------------------------------------------------------------------------------------------------
 
