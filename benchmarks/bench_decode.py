@@ -5,9 +5,10 @@
     prompt=64 new=64 rounds=5 threads=2
     peer=FOLDER                             of llama-bench and llama-quantize, to be measured in turns with ours
 
-Ours is the whole loop, greedy: reading the prompt, then one token after the other with their choice. `share` is how
-fast the weights are read while decoding, as a part of how fast PyTorch sums up the same bytes, in turns with it.
-Medians of rounds that alternate between all rows, so that a slow moment of the machine hits all of them.
+engine=cpu leaves PyTorch one thread, as `legollm generate` does. Ours is the whole loop, greedy: reading the prompt,
+then one token after the other with their choice. `share` is how fast the weights are read while decoding, as a part of
+how fast PyTorch sums up the same bytes, in turns with it. Medians of rounds that alternate between all rows, so that a
+slow moment of the machine hits all of them.
 """
 
 import gc
@@ -57,7 +58,6 @@ PEER_TYPES = {"float32": "F32", "bfloat16": "F16", "int8": "Q8_0", "int4": "Q4_0
 
 def main(words: dict[str, str]) -> None:
     n_threads = int(words.get("threads", "2"))
-    torch.set_num_threads(n_threads)
     for shape in words.get("shapes", ",".join(SHAPES)).split(","):
         measure(
             shape,
@@ -87,8 +87,10 @@ def measure(
         for _ in range(n_rounds):
             for row, engine in rows.items():
                 gc.collect()
+                torch.set_num_threads(1 if isinstance(engine, LoweredDecoder) else n_threads)
                 found[row].append(speeds(engine, n_prompt, n_new))
                 if isinstance(engine, LoweredDecoder):
+                    torch.set_num_threads(n_threads)
                     reads[row].append(plain_read(engine))
             for row, file in files.items():
                 found[row].append(peer_speeds(peer, file, n_prompt, n_new, n_threads))  # type: ignore[arg-type]

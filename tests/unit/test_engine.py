@@ -104,3 +104,17 @@ def test_auto_counts_what_it_costs_to_begin(monkeypatch: pytest.MonkeyPatch) -> 
     assert is_sooner(model, "float32", 10_000)
     monkeypatch.setattr(engines, "is_compiled", lambda *_: False)
     assert not is_sooner(model, "float32", 10_000)
+
+
+def test_torch_keeps_one_thread_while_kernels_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = [lowering_for(tiny_model("gpt2"), "cpu", "float32", 1) for _ in range(2)]
+        assert [one.team.n_threads for one in found if one] == [2, 2]
+        assert torch.get_num_threads() == 1
+        del found
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -19,7 +19,7 @@ from legollm.lowering.team import Team
 from legollm.lowering.weights import FORMS, Precision, packed
 from legollm.lowering.writer import Norm, Product, States, Writer
 
-MAX_ROWS = 9
+MAX_ROWS = 50
 
 
 @functools.cache
@@ -27,7 +27,9 @@ def two_threads() -> Team:
     return Team(2, None)
 
 
-def carried_out(write: Callable[[Writer, States, States], None], x: Tensor, width: int, precision: Precision) -> Tensor:
+def carried_out(
+    write: Callable[[Writer, States, States], None], x: Tensor, width: int, precision: Precision, tiled: bool = False
+) -> Tensor:
     """What a plan makes of rows x: (N, K) -> (N, width)."""
     writer = Writer(precision, MAX_ROWS)
     source, target = writer.states(x.size(1)), writer.states(width)
@@ -38,7 +40,8 @@ def carried_out(write: Callable[[Writer, States, States], None], x: Tensor, widt
     rows = np.zeros((MAX_ROWS, 5), np.int64)
     team.job[team.at.PLAN], team.job[team.at.N_ROWS] = steps.address, len(x)
     team.job[team.at.ROWS_AT], team.job[team.at.N_ROW_FIELDS] = rows.ctypes.data, rows.shape[1]
-    team.make_room(4 * writer.widest)
+    team.make_room(team.room_for(writer.widest))
+    team.job[team.at.TILED] = tiled
     team.run(steps.n_steps)
     behind = target.memory[len(x) * width :]
     assert behind.equal(torch.zeros_like(behind))  # nothing is written beside its place
@@ -71,6 +74,22 @@ def test_products(precision: Precision) -> None:
         found = carried_out(write, x, rows, precision)
         wanted = as_products_read_them(x, precision) @ packed(weight, precision).plain().t()
         assert (found - 2 * wanted - bias).norm() < 1e-5 * (1 + wanted.norm())
+
+
+def test_products_by_tiles() -> None:
+    if not two_threads().has_tiles:
+        pytest.skip("this processor has no tiles, or the system allows none")
+    generator = torch.Generator().manual_seed(0)
+    for rows, width, n in itertools.product((1, 17, 33, 100), (1, 31, 64, 97), (1, 16, 17, 50)):
+        weight, x = torch.randn(rows, width, generator=generator), torch.randn(n, width, generator=generator)
+
+        def write(writer: Writer, source: States, target: States, weight: Tensor = weight) -> None:
+            lying = writer.weight(weight)
+            writer.linear(writer.prepare(source, lying.width, form=lying.form), [Product(lying, target)])
+
+        found = carried_out(write, x, rows, "bfloat16", tiled=True)
+        wanted = x @ packed(weight, "bfloat16").plain().t()
+        assert (found - wanted).norm() < 3e-5 * wanted.norm()
 
 
 ACTIVATIONS: dict[int, Callable[[Tensor], Tensor]] = {

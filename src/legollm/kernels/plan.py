@@ -78,6 +78,7 @@ chosen with a BIAS and scaled to sum to FACTOR."""
     N_EXPERTS,
     RULE,  # how scores become a choice
     ROUTES,  # of each row N_ACTIVE whole numbers and as many weights: which experts, and how much they count
+    TILES,  # 1: where many rows are multiplied by tiles, so is this, or it is what those read
     REPEATS,  # of PREPARE: rows of `in` for each row
-) = range(42)
+) = range(43)
 ROW_SIZE = REPEATS + 1

@@ -54,10 +54,12 @@ from legollm.kernels.plan import (
     ROWS,
     SCALES,
     STORE,
+    TILES,
     WEIGHT,
     WEIGHT_BYTES,
     WIDTH,
 )
+from legollm.kernels.tiles import tiled
 from legollm.kernels.vectors import gather, prepare
 
 # Places in the shared state, in bytes.
@@ -70,7 +72,19 @@ STEP_BITS, STEP_MASK = 16, (1 << 16) - 1
 """The lower bits of the number at CALL are how many steps the plan has, the others the number of its first."""
 
 # Places in a job, in whole numbers.
-PLAN, N_ROWS, ROWS_AT, N_ROW_FIELDS, MEMORY, POSITIONS, POSITIONS_STRIDE, ROOM, ROOM_BYTES, N_SEEN = range(10)
+(
+    PLAN,
+    N_ROWS,
+    ROWS_AT,
+    N_ROW_FIELDS,
+    MEMORY,
+    POSITIONS,
+    POSITIONS_STRIDE,
+    ROOM,
+    ROOM_BYTES,
+    N_SEEN,
+    TILED,  # 1: these are rows enough for tiles
+) = range(11)
 JOB_SIZE = 16
 SLOT, COLUMN, POSITION, INDICES = range(4)
 """What is known of a row: which memory it has, its column there, its position; then what GATHER looks up."""
@@ -95,13 +109,18 @@ def n_pieces(op: int, n_rows: int) -> int:
 
 
 @inner
-def do_linear(op: int, piece: int, n_rows: int, room: int) -> None:
+def do_linear(op: int, job: int, piece: int, room: int) -> None:
     n = (i64(op, ROWS) + i64(op, CHUNK) - 1) // i64(op, CHUNK)
     while piece >= n:
         piece -= n
         op += 8 * ROW_SIZE
         n = (i64(op, ROWS) + i64(op, CHUNK) - 1) // i64(op, CHUNK)
-    linear(op, piece, n_rows, room)
+    n_rows = i64(job, N_ROWS)
+    if i64(job, TILED) and i64(op, TILES):
+        first, end = piece * i64(op, CHUNK), min(i64(op, ROWS), (piece + 1) * i64(op, CHUNK))
+        tiled(op, i64(op, WEIGHT), first, end, n_rows, room)
+    else:
+        linear(op, piece, n_rows, room)
 
 
 @inner
@@ -130,7 +149,7 @@ def do(op: int, job: int, piece: int, room: int) -> None:
     """One piece of a step."""
     kind = i64(op, KIND)
     if kind == LINEAR:
-        do_linear(op, piece, i64(job, N_ROWS), room)
+        do_linear(op, job, piece, room)
     elif kind in (STORE, ATTEND):
         do_heads(op, job, piece, room)
     elif kind == EXPERTS:
@@ -140,7 +159,8 @@ def do(op: int, job: int, piece: int, room: int) -> None:
     elif kind == PREPARE:
         prepare(
             i64(op, IN) + 4 * piece * i64(op, IN_STRIDE),
-            i64(op, OUT) + piece * i64(op, OUT_STRIDE),
+            i64(op, OUT),
+            i64(op, OUT_STRIDE),
             i64(op, WIDTH),
             i64(op, NORM),
             i64(op, NORM_WEIGHT),
@@ -151,6 +171,8 @@ def do(op: int, job: int, piece: int, room: int) -> None:
             i64(op, FORMAT),
             i64(op, ADD),
             room,
+            piece,
+            i64(job, TILED) & i64(op, TILES),
         )
     else:
         about = i64(job, ROWS_AT) + 8 * piece * i64(job, N_ROW_FIELDS)

@@ -22,6 +22,7 @@ from legollm.kernels.plan import (
     SIGMOID,
     SILU,
 )
+from legollm.kernels.tiles import to_tiles
 
 _TINY, _LARGEST_BYTE = np.float32(1e-30), np.float32(127)
 
@@ -140,6 +141,7 @@ def quantise(x: int, out: int, n: int, size: int) -> None:
 def prepare(
     x: int,
     out: int,
+    out_bytes: int,
     n: int,
     norm: int,
     weight: int,
@@ -150,6 +152,8 @@ def prepare(
     form: int,
     add: int,
     room: int,
+    row: int,
+    for_tiles: int,
 ) -> None:
     """One row of PREPARE. room: n numbers."""
     if norm != NO_NORM:
@@ -158,11 +162,13 @@ def prepare(
     if activation != NO_ACTIVATION:
         activate(x, gate, room, n, activation)
         x = room
-    if add:
+    if for_tiles:
+        to_tiles(x, out, row, n)
+    elif add:
         for i in range(n):
-            put_f32(out, i, f32(out, i) + f32(x, i))
+            put_f32(out + row * out_bytes, i, f32(out + row * out_bytes, i) + f32(x, i))
     else:
-        encode(x, out, n, form)
+        encode(x, out + row * out_bytes, n, form)
 
 
 @inner

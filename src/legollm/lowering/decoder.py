@@ -22,6 +22,8 @@ from legollm.lowering.writer import Plan, Writer
 
 MAX_ROWS = 256
 """Rows of states that one pass takes; longer prompts take several."""
+TILED_ROWS = 16
+"""Rows from which on tiles are used, where there are any."""
 N_ROW_FIELDS = 3
 """Slot, column and position; then the indices."""
 
@@ -190,7 +192,7 @@ class LoweredDecoder:
         else:
             self.team.job[self.team.at.POSITIONS] = 0
         self.team.job[self.team.at.MEMORY] = memory.address
-        self.team.make_room(max(4 * self.writer.widest, 80 + 16 * (where.n_columns + 16)))
+        self.team.make_room(max(self.team.room_for(self.writer.widest), 80 + 16 * (where.n_columns + 16)))
         if n_slots * n_new <= MAX_ROWS:
             return self.run_rows(about.reshape(-1, about.shape[-1])).view(n_slots, n_new, -1)
         states = torch.empty(n_slots, n_new, self.states.width)
@@ -252,6 +254,7 @@ class LoweredDecoder:
     def run(self, steps: Plan, n_rows: int) -> None:
         at, job = self.team.at, self.team.job
         job[at.PLAN], job[at.N_ROWS] = steps.address, n_rows
+        job[at.TILED] = self.team.has_tiles and n_rows >= TILED_ROWS
         job[at.ROWS_AT], job[at.N_ROW_FIELDS] = self.rows.ctypes.data, self.rows.shape[1]
         self.team.run(steps.n_steps)
 

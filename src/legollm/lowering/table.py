@@ -52,8 +52,8 @@ class Normed(NamedTuple):
     x: States
     norm: Norm
 
-    def read(self, writer: Writer, form: int) -> States:
-        return writer.prepare(self.x, self.x.width, form=form, norm=self.norm)
+    def read(self, writer: Writer, form: int, *, tiles: bool = True) -> States:
+        return writer.prepare(self.x, self.x.width, form=form, norm=self.norm, tiles=tiles)
 
 
 def norm_of(brick: nn.Module) -> Norm:

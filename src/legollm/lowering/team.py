@@ -19,8 +19,9 @@ class Team:
 
     def __init__(self, n_threads: int, alive: object) -> None:
         """alive: what helpers may still look at when nobody else does: the plans."""
-        from legollm.kernels import steps
+        from legollm.kernels import steps, tiles
 
+        self.has_tiles = tiles.are_allowed()
         self.at, self.n_threads = steps, n_threads
         self.numbers = torch.zeros(steps.STATE_SIZE + 8 * n_threads + steps.JOB_SIZE, dtype=torch.int64)
         assert self.numbers.data_ptr() % 64 == 0
@@ -49,6 +50,13 @@ class Team:
         if self.room.nbytes < n_bytes * self.n_threads:
             self.room = torch.empty(2 * n_bytes * self.n_threads, dtype=torch.uint8)
             self.job[self.at.ROOM], self.job[self.at.ROOM_BYTES] = self.room.data_ptr(), 2 * n_bytes
+
+    def room_for(self, widest: int) -> int:
+        """Bytes of room for steps on vectors of that many numbers."""
+        from legollm.kernels import tiles
+
+        wide = tiles.ROOM_BYTES + 2 * tiles.SIDE * 2 * (widest + tiles.STEP) if self.has_tiles else 0
+        return max(4 * widest, wide) + 256
 
     def run(self, n_steps: int) -> None:
         """Carry out the plan that the job names."""

@@ -82,12 +82,18 @@ def moe(brick: MoE, writer: Writer, x: Normed, out: States, add: bool) -> None:
     for name, place in (("gate_proj", inside.after(0, width)), ("up_proj", inside.after(width, width))):
         weights = of_experts(writer, [getattr(expert, name) for expert in all_experts])
         if states is None or states.form != weights[0].form:
-            states = x.read(writer, weights[0].form)
+            states = x.read(writer, weights[0].form, tiles=False)
         writer.experts(states, weights, place, routes, n_active, add=False)
     down = of_experts(writer, [expert.down_proj for expert in all_experts])
-    activation = activation_of(all_experts[0])
     states = writer.prepare(
-        inside, width, form=down[0].form, activation=activation, gate=width, name="product", repeats=n_active
+        inside,
+        width,
+        form=down[0].form,
+        activation=activation_of(all_experts[0]),
+        gate=width,
+        name="product",
+        repeats=n_active,
+        tiles=False,
     )
     writer.experts(states, down, out, routes, n_active, add=True)
     if beside is not None:

@@ -12,6 +12,8 @@ from legollm.components.quantized import QuantizedLinear
 from legollm.kernels import plan
 from legollm.lowering.weights import Precision, Weight, of_quantized, packed
 
+TILED = (plan.BFLOAT16,)
+"""Formats that can be multiplied by tiles with the same result; see kernels/tiles.py."""
 CHUNK_BYTES = 1 << 15
 """Of weights that a thread takes at a time, about: some microseconds of reading."""
 
@@ -86,7 +88,7 @@ class Writer:
     """The plan of a model while it is written."""
 
     def __init__(self, precision: Precision, max_rows: int) -> None:
-        self.precision, self.max_rows = precision, max_rows
+        self.precision, self.max_rows = precision, -(-max_rows // 16) * 16  # tiles hold 16
         self.rows: list[list[int]] = []
         self.n_steps = 0
         self.kept: list[object] = []
@@ -198,17 +200,22 @@ class Writer:
         add: bool = False,
         name: str = "normed",
         repeats: int = 1,
+        tiles: bool = True,
     ) -> States:
         """What products of that format read, or `out` (+)= the numbers themselves.
 
         gate: how many numbers after the activated ones those lie that they are multiplied by.
         name: of the room for what products read, which the next step of that name takes over.
         repeats: rows of x for each row of states.
+        tiles: whether only LINEAR reads it, which may use tiles where there are many rows.
         """
         norm = norm or Norm()
+        tiles = tiles and out is None and form in TILED
         if out is None:
             out_bytes = prepared_bytes(width, form)
-            out = States(self.scratch(name, out_bytes // 4, repeats).memory, width, out_bytes, form)
+            in_tiles = -(-width // 32) * 128 if tiles else 0
+            self.widest = max(self.widest, width)
+            out = States(self.scratch(name, max(out_bytes, in_tiles) // 4, repeats).memory, width, out_bytes, form)
         else:
             out_bytes = 4 * out.stride
         self.step(
@@ -227,6 +234,7 @@ class Writer:
             OUT_STRIDE=out_bytes,
             ADD=int(add),
             REPEATS=repeats,
+            TILES=int(tiles),
         )
         return out
 
@@ -252,6 +260,7 @@ class Writer:
                 BIAS=self.address(bias),
                 ROWS=weight.rows,
                 CHUNK=chunk_of(weight),
+                TILES=int(weight.form in TILED),
             )
 
     def experts(
@@ -314,9 +323,9 @@ def prepared_bytes(width: int, form: int) -> int:
 
 
 def chunk_of(weight: Weight) -> int:
-    """Outputs that a thread computes at a time: a multiple of 16, so that panels stay whole."""
+    """Outputs that a thread computes at a time: a multiple of 32, so that panels and tiles stay whole."""
     row_bytes = weight.row_bytes // 16 if weight.form == plan.INT4 else weight.row_bytes
-    return max(16, min(CHUNK_BYTES // row_bytes, weight.rows // 8) // 16 * 16)
+    return max(32, min(CHUNK_BYTES // row_bytes, weight.rows // 8) // 32 * 32)
 
 
 def bits(number: float) -> int:
