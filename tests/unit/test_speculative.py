@@ -15,9 +15,8 @@ from legollm.errors import ConfigError
 from legollm.generation.cache import FullCache
 from legollm.generation.complete import Completion, Decoding, Row, complete
 from legollm.generation.drafts import Draft, Drafter, ModelDraft, PromptLookup
-from legollm.generation.lookahead import Lookahead
 from legollm.generation.sampling import Sampling, next_token_probs
-from legollm.generation.speculative import Speculator, accepted
+from legollm.generation.speculative import Speculation, Speculator, accepted
 from legollm.generation.text import generate_texts, stream_text
 from legollm.interfaces import Cache
 from legollm.tokenizers import ByteTokenizer
@@ -56,7 +55,7 @@ def drafters(target: nn.Module) -> dict[str, Drafter]:
 
 
 def fixed(drafter: Drafter, n: int) -> Speculator:
-    return Speculator(drafter, Lookahead(n, adapt=False))
+    return Speculator(drafter, Speculation(lookahead=n, adapt=False))
 
 
 @pytest.mark.parametrize("name", ["itself", "alike", "lookup", "counts"])
@@ -270,7 +269,7 @@ def test_forgotten_columns_are_padding_or_free() -> None:
 
 def test_what_cannot_be_is_refused(target: nn.Module) -> None:
     with pytest.raises(ConfigError, match="lookahead: found 0; possible: 1 or more"):
-        Lookahead(0)
+        Speculation(lookahead=0)
     for decoding, found in ((Decoding(use_cache=False), "use_cache: false"), (Decoding(cache="sinks"), "cache: sinks")):
         with pytest.raises(ConfigError, match=f"{found} cannot take back guesses that were wrong; use cache=full"):
             complete(target, [[1]], GREEDY, decoding=decoding, speculator=fixed(PromptLookup(), 2))

@@ -19,7 +19,9 @@ from legollm.data.chat import CHATML, Message, encode_chat, end_of_turn
 from legollm.errors import CheckpointError, ConfigError, IntegrityError
 from legollm.generation.cache import GenerativeModel
 from legollm.generation.complete import Decoding, decode, open_rows
+from legollm.generation.drafts import ModelDraft, PromptLookup
 from legollm.generation.sampling import Sampling
+from legollm.generation.speculative import Speculation, Speculator
 from legollm.generation.text import TextStream, generate_text, stream_text
 from legollm.interfaces import Tokenizer
 from legollm.lowering.engine import Engine, lowering_for
@@ -54,20 +56,28 @@ class Loaded:
     """Of the weights when it writes: float32, bfloat16, or with the kernels int8 and int4."""
     writers: dict[Engine, GenerativeModel] = dataclasses.field(default_factory=dict, repr=False, compare=False)
     """What writes in place of the model, once it did: with cpu its lowering, with torch its copy in bfloat16."""
+    drafts: dict[str, "Loaded"] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    """The models that guessed for it, by their folders."""
 
     def generate(self, prompt: str | Sequence[int], **settings: Any) -> str:
         """The continuation of a prompt, without the prompt.
 
         settings: temperature, top_k, top_p, min_p, max_new_tokens, stop, seed, ... as in `Sampling`; on_overflow (by
-        itself "crop"), window, cache, ... as in `Decoding`.
+        itself "crop"), window, cache, ... as in `Decoding`; draft, lookahead and adapt as in `Speculation`.
 
         Raises:
             ConfigError: an unknown or impossible setting.
             ContextError: the prompt does not fit, and on_overflow is "error".
         """
-        wanted, decoding = self.settings_of(settings)
+        wanted, decoding, speculation = self.settings_of(settings)
         completion = generate_text(
-            self.writer_of(wanted), self.text_side(), prompt, wanted, stop_ids=self.stop_ids(), decoding=decoding
+            self.writer_of(wanted),
+            self.text_side(),
+            prompt,
+            wanted,
+            stop_ids=self.stop_ids(),
+            decoding=decoding,
+            speculator=self.speculator(speculation, wanted),
         )
         return completion.text
 
@@ -79,19 +89,37 @@ class Loaded:
         self, prompt: str | Sequence[int], *, as_ids: bool = False, **settings: Any
     ) -> TextStream | Iterator[int]:
         """The continuation piece by piece: whole characters only, or with as_ids the tokens."""
-        wanted, decoding = self.settings_of(settings)
+        wanted, decoding, speculation = self.settings_of(settings)
+        speculator = self.speculator(speculation, wanted)
         if as_ids:
-            return self.ids(prompt, wanted, decoding)
-        model = self.writer_of(wanted)
-        return stream_text(model, self.text_side(), prompt, wanted, stop_ids=self.stop_ids(), decoding=decoding)
+            return self.ids(prompt, wanted, decoding, speculator)
+        return stream_text(
+            self.writer_of(wanted),
+            self.text_side(),
+            prompt,
+            wanted,
+            stop_ids=self.stop_ids(),
+            decoding=decoding,
+            speculator=speculator,
+        )
 
-    def ids(self, prompt: str | Sequence[int], sampling: Sampling, decoding: Decoding) -> Iterator[int]:
+    def ids(
+        self, prompt: str | Sequence[int], sampling: Sampling, decoding: Decoding, speculator: Speculator | None = None
+    ) -> Iterator[int]:
         ids = self.text_side().encode(prompt) if isinstance(prompt, str) else prompt
         model = self.writer_of(sampling)
         (row,) = open_rows(model, [ids], sampling, decoding)
         n_ids = self.tokenizer.vocab_size if self.tokenizer else None  # the tokens of the text, no others
-        stops = self.stop_ids()
-        for _, token in decode(model, [row], sampling, stop_ids=stops, decoding=decoding, n_ids=n_ids):
+        steps = decode(
+            model,
+            [row],
+            sampling,
+            stop_ids=self.stop_ids(),
+            decoding=decoding,
+            n_ids=n_ids,
+            speculator=speculator,
+        )
+        for _, token in steps:
             if token != row.stop_id:
                 yield token
 
@@ -112,15 +140,44 @@ class Loaded:
         """Where no window is set it is the length the model was trained at, also where positions reach further."""
         return replace(settings, window=settings.window or self.config.max_seq_len)
 
-    def settings_of(self, settings: dict[str, Any]) -> tuple[Sampling, Decoding]:
+    def settings_of(self, settings: dict[str, Any]) -> tuple[Sampling, Decoding, Speculation]:
         """Keyword arguments, told apart.
 
         Raises:
             ConfigError: a name that is no setting, with the near miss; or a value that is not possible.
         """
         own = {name: settings[name] for name in settings.keys() & names_of(Decoding)}
-        others = {name: value for name, value in settings.items() if name not in own}
-        return sampling_of(others), self.decoding(Decoding(**{"on_overflow": "crop"} | own))
+        guessing = {name: settings[name] for name in settings.keys() & names_of(Speculation)}
+        others = {name: value for name, value in settings.items() if name not in own | guessing}
+        return sampling_of(others), self.decoding(Decoding(**{"on_overflow": "crop"} | own)), Speculation(**guessing)
+
+    def speculator(self, settings: Speculation, sampling: Sampling) -> Speculator | None:
+        """What guesses ahead; None if nothing is to.
+
+        Raises:
+            CheckpointError: no such folder, or a model that does not continue a text.
+            ConfigError: the other model has other tokens.
+        """
+        if settings.draft is None:
+            return None
+        if settings.draft == "prompt":
+            return Speculator(PromptLookup(), settings)
+        folder = str(settings.draft)
+        if folder not in self.drafts:
+            self.drafts[folder] = load(folder, engine=self.engine, precision=self.precision)
+        draft = self.drafts[folder]
+        if draft.vocabulary != self.vocabulary:
+            raise ConfigError(
+                f"draft: {folder} has another tokenizer ({draft.config.vocab_size:,} ids) than {self.folder} "
+                f"({self.config.vocab_size:,} ids), so its guesses mean something else; give a model trained with "
+                f"tokenizer={self.folder}"
+            )
+        return Speculator(ModelDraft(draft.writer_of(sampling)), settings)
+
+    @property
+    def vocabulary(self) -> str | int:
+        """What two models have in common if their ids mean the same."""
+        return self.config.vocab_size if self.tokenizer is None else self.tokenizer.fingerprint
 
     @property
     def writer(self) -> GenerativeModel:
@@ -178,7 +235,7 @@ def sampling_of(settings: dict[str, Any]) -> Sampling:
     names = names_of(Sampling)
     for name in settings:
         if name not in names:
-            close = difflib.get_close_matches(name, [*names, *names_of(Decoding)], n=1)
+            close = difflib.get_close_matches(name, [*names, *names_of(Decoding), *names_of(Speculation)], n=1)
             raise ConfigError(
                 f"{name}: no such setting; " + (f"did you mean {close[0]}?" if close else ", ".join(names))
             )
@@ -187,7 +244,7 @@ def sampling_of(settings: dict[str, Any]) -> Sampling:
     return Sampling(**settings)
 
 
-def names_of(settings: type[Sampling] | type[Decoding]) -> list[str]:
+def names_of(settings: type[Sampling | Decoding | Speculation]) -> list[str]:
     return [field.name for field in dataclasses.fields(settings)]
 
 

@@ -23,6 +23,7 @@ SYNONYMS = {
     "save_interval": "save_every", "max_length": "max_new_tokens", "max_tokens": "max_new_tokens",
     "architecture": "arch", "model_type": "arch", "out_dir": "run", "output_dir": "run", "dataset": "source",
     "file": "source", "input": "source", "random_seed": "seed",
+    "target": "model", "target_model": "model", "draft_model": "draft", "num_beams": "beams",
 }  # fmt: skip
 
 

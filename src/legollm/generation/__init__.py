@@ -4,6 +4,10 @@ cache       what the model remembers of the tokens it has read: FullCache
 ring_cache  one of constant size for texts without end: the newest tokens, and the first ones if wanted
 sampling    from logits to the next token: Sampling holds the settings, next_token_probs is the distribution
 generate    the one decode step, for rows that advance together
+reader      a model whose rows are not equally far, and that can take back what it read
+drafts      guesses at the next tokens: a smaller model, counts, what the prompt said
+lookahead   how far guessing pays
+speculative guesses checked in one pass, without a trace in what is written
 complete    many prompts of any length: batches, windows, and why each one ended
 text        text in, text out: whole characters, stop strings, streaming
 """

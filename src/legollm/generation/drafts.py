@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from legollm.architectures.ngram import NGram
-from legollm.errors import ConfigError
 from legollm.generation.cache import GenerativeModel
 from legollm.generation.complete import Row, history_of
 from legollm.generation.reader import Glance, Reader, Reading
@@ -156,15 +155,3 @@ def n_columns_for(rows: Sequence[Row], n_new: int, n_most: int) -> int:
     """Columns of a cache for rows that grow by n_new tokens: with room for padding where there are several rows."""
     longest = max(row.n_seen for row in rows)
     return longest + n_new + n_most + (n_new if len(rows) > 1 else 0)
-
-
-def check_vocabularies(n_target: int, n_draft: int, name: str) -> None:
-    """
-    Raises:
-        ConfigError: the two models do not have the same ids.
-    """
-    if n_target != n_draft:
-        raise ConfigError(
-            f"draft: {name} has {n_draft:,} ids and the model {n_target:,}, so its guesses mean something else; train "
-            "it with the same tokenizer"
-        )

@@ -5,8 +5,6 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from typing import Any
 
-from legollm.errors import ConfigError
-
 N_PLAIN = 2
 """Steps without guesses at the start of a batch, which tell what such a step costs."""
 REFRESH_EVERY = 32
@@ -15,8 +13,10 @@ MEMORY = 0.9
 """What an earlier round counts for, compared to the one after it, in the share of guesses that are right."""
 SLOPE = 0.05
 """What one more token adds to a pass, as a part of a pass over one token, until it was measured."""
-MAY_LOSE, MAY_LOSE_STEPS = 0.02, 1.5
+MAY_LOSE, MAY_LOSE_STEPS = 0.02, 1.0
 """Guesses may cost this part of the time, and this many steps, more than they save."""
+MAY_SAVE = 0.05
+"""What they have saved beyond this part of the time cannot be lost again."""
 
 
 class Lookahead:
@@ -28,14 +28,8 @@ class Lookahead:
     slower than without, but for a few percent.
     """
 
-    def __init__(self, most: int = 4, *, adapt: bool = True) -> None:
-        """most: guesses at once; without `adapt` always so many.
-
-        Raises:
-            ConfigError: not even one.
-        """
-        if most < 1:
-            raise ConfigError(f"lookahead: found {most}; possible: 1 or more tokens")
+    def __init__(self, most: int, *, adapt: bool) -> None:
+        """most: guesses at once; without `adapt` always so many."""
         self.most, self.adapt = most, adapt
         self.n_right, self.n_judged = 1.5, 2.0  # before anything is known guesses are worth a try
         self.n_rows = self.n_rounds = self.n_since_plain = 0
@@ -48,7 +42,7 @@ class Lookahead:
 
     def open(self) -> None:
         """Another batch begins: its prompt is read first, then some steps are plain."""
-        self.n_rounds, self.n_rows = 0, 0
+        self.n_rounds, self.n_rows, self.is_first = 0, 0, True
         self.passes = defaultdict(lambda: deque(maxlen=9))
 
     # ---- deciding -------------------------------------------------------------------------------------------------
@@ -63,26 +57,25 @@ class Lookahead:
             return 0
         if n_rows != self.n_rows or self.n_since_plain >= REFRESH_EVERY:
             return 0
-        best = max(range(self.most + 1), key=self.tokens_per_second)
-        trial = best or min(2, self.most)
-        worst = trial * self.guess_cost + self.pass_cost(trial) - self.pass_cost(0)
-        may_lose = MAY_LOSE * self.seconds + MAY_LOSE_STEPS * self.pass_cost(0)
-        return trial if self.lost + (worst if best == 0 else 0) <= may_lose else 0
+        may_lose = MAY_LOSE * self.seconds + MAY_LOSE_STEPS * self.pass_cost(0) - self.lost
+        tried = max((n for n, seen in self.passes.items() if seen), default=0)
+        open_to = [n for n in range(1, min(self.most, 2 * tried or 1) + 1) if self.cost(n) - self.cost(0) <= may_lose]
+        best = max([0, *open_to], key=lambda n: self.n_tokens(n) / self.cost(n))
+        return best or min(open_to, default=0)  # what does not pay is tried all the same, as seldom as may_lose allows
 
     @property
     def acceptance(self) -> float:
         """The share of judged guesses that are right, of late."""
         return self.n_right / self.n_judged
 
-    def tokens_per_second(self, n: int) -> float:
-        """Expected, of a row, with n guesses."""
-        n_tokens = sum(self.acceptance**i for i in range(n + 1))
-        return n_tokens / (n * self.guess_cost + self.pass_cost(n))
+    def n_tokens(self, n: int) -> float:
+        """Expected of a row in a round of n guesses."""
+        return sum(self.acceptance**i for i in range(n + 1))
 
-    @property
-    def guess_cost(self) -> float:
-        """Seconds for one guess; nothing, until it was measured."""
-        return statistics.median(self.guess_seconds) if self.guess_seconds else 0.0
+    def cost(self, n: int) -> float:
+        """Seconds of a round of n guesses; a guess costs nothing until it was measured."""
+        guess = statistics.median(self.guess_seconds) if self.guess_seconds else 0.0
+        return n * guess + self.pass_cost(n)
 
     def pass_cost(self, n: int) -> float:
         """Seconds for a pass that checks n guesses, from measured ones with as many, or else with fewer or more."""
@@ -114,17 +107,19 @@ class Lookahead:
             self.n_rows = n_rows
         self.passes[n].append(pass_seconds)
         self.n_since_plain = self.n_since_plain + 1 if n else 0
-        if n:
+        if n and self.is_first:  # the draft read the prompt, which says nothing about later guesses
+            self.is_first, guess_seconds = False, 0.0
+        elif n:
             self.guess_seconds.append(guess_seconds / n)
+        if n:
             self.judge(guesses, n_right)
         if not self.passes[0]:
             return
-        plain = statistics.median(self.passes[0])
-        gained = plain * (1 + sum(n_right) / n_rows)
+        gained = statistics.median(self.passes[0]) * (1 + sum(n_right) / n_rows)
         self.seconds += guess_seconds + pass_seconds
         self.worth += gained if n else pass_seconds
         if n or guess_seconds:
-            self.lost = max(0.0, self.lost + guess_seconds + pass_seconds - gained)
+            self.lost = max(-MAY_SAVE * self.seconds, self.lost + guess_seconds + pass_seconds - gained)
 
     def judge(self, guesses: Sequence[Sequence[int]], n_right: Sequence[int]) -> None:
         """Count: a guess is judged where all before it were right."""
@@ -150,3 +145,15 @@ class Lookahead:
             "accepted_lengths": [self.lengths[n] for n in range(max(self.lengths, default=-1) + 1)],
             "speed_up": round(self.worth / self.seconds, 3) if self.seconds else None,
         }
+
+    def __str__(self) -> str:
+        """The report as a line."""
+        about = self.report()
+        if not self.n_guessed:
+            return "guesses: none, because they do not pay here"
+        lengths = " ".join(f"{n}:{times}" for n, times in enumerate(about["accepted_lengths"]))
+        faster = "" if about["speed_up"] is None else f"; {about['speed_up']:.2f}x as fast as plain steps"
+        return (
+            f"guesses: {self.n_accepted} of {self.n_guessed} accepted ({100 * about['acceptance']:.0f} %), "
+            f"accepted:times {lengths}{faster}"
+        )

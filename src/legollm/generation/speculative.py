@@ -7,11 +7,13 @@ kept up to the first that the model would not have made. What comes out is distr
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from legollm.architectures.ngram import NGram
 from legollm.errors import ConfigError
 from legollm.generation.cache import GenerativeModel
 from legollm.generation.complete import Decoding, Row, closed_up, has_room, history_of, take
@@ -21,11 +23,31 @@ from legollm.generation.reader import Reader
 from legollm.generation.sampling import Sampling, draw, next_token_probs, processed
 
 
+@dataclass(frozen=True, kw_only=True)
+class Speculation:
+    """Whether somebody guesses ahead, and how far. What is written stays what the model writes alone."""
+
+    draft: str | None = None
+    """The folder of a smaller model with the same tokenizer, or of an n-gram model, whose guesses the model checks
+    several at a time; or the word prompt: what followed the same tokens before is the guess. null: no guesses."""
+    lookahead: int = 4
+    """Tokens that are guessed at once, at most."""
+    adapt: bool = True
+    """Guess as far ahead as pays, by what guesses cost here and how many are right, or not at all; false: always
+    `lookahead` tokens. A draft model, a temperature above 0 and adapt=true: a seed may not write the same text twice,
+    because what pays depends on the clock."""
+
+    def __post_init__(self) -> None:
+        if self.lookahead < 1:
+            raise ConfigError(f"lookahead: found {self.lookahead}; possible: 1 or more tokens")
+
+
 class Speculator:
     """Writes like `decode_batch` of complete.py, and the same, with guesses of a drafter."""
 
-    def __init__(self, drafter: Drafter, lookahead: Lookahead) -> None:
-        self.drafter, self.lookahead = drafter, lookahead
+    def __init__(self, drafter: Drafter, settings: Speculation) -> None:
+        self.drafter = drafter
+        self.lookahead = Lookahead(settings.lookahead, adapt=settings.adapt)
 
     @torch.inference_mode()
     def decode_batch(
@@ -46,6 +68,8 @@ class Speculator:
         if decoding.forgets or not decoding.use_cache:
             found = f"cache: {decoding.cache}" if decoding.forgets else "use_cache: false"
             raise ConfigError(f"{found} cannot take back guesses that were wrong; use cache=full, or no draft")
+        if isinstance(model, NGram):
+            raise ConfigError("draft: an n-gram model looks its tokens up, and nobody guesses sooner; leave draft out")
         n_new, n_most = max(row.n_left(sampling.max_new_tokens, window) for row in rows), self.lookahead.most
         reader = Reader(model, len(rows), n_columns_for(rows, n_new, n_most), decoding.prefill_chunk)
         self.drafter.open(rows, n_new, n_most)
