@@ -100,7 +100,7 @@ def best_scales(readers: Mapping[nn.Linear, Inputs], bits: Bits, group_size: int
         s = (s / (s.max() * s.min()).sqrt()).clamp(1e-4, 1e4)
         error = 0.0
         for reader, inputs in readers.items():
-            weight = reader.weight.float()
+            weight = reader.weight.detach().float()
             stands_for = plain(*rounded(weight * s, bits, group_size), weight.size(1))
             error += inputs.error(weight - stands_for / s)
         if error < least:
