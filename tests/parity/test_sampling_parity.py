@@ -20,6 +20,13 @@ STEPS: dict[str, tuple[Sampling, Callable[[], list[Callable[[Tensor, Tensor], Te
         Sampling(repetition_penalty=1.3),
         lambda: [theirs.RepetitionPenaltyLogitsProcessor(1.3)],
     ),
+    "typical_p": (Sampling(typical_p=0.7), lambda: [theirs.TypicalLogitsWarper(0.7)]),
+    "eta_cutoff": (Sampling(eta_cutoff=0.02), lambda: [theirs.EtaLogitsWarper(0.02)]),
+    "no_repeat_ngram": (Sampling(no_repeat_ngram=2), lambda: [theirs.NoRepeatNGramLogitsProcessor(2)]),
+    "logit_bias": (
+        Sampling(logit_bias=("3=2.5", "50=-100")),
+        lambda: [theirs.SequenceBiasLogitsProcessor({(3,): 2.5, (50,): -100.0})],
+    ),
     "all": (
         Sampling(repetition_penalty=1.2, temperature=1.4, top_k=30, top_p=0.9, min_p=0.02),
         lambda: [
@@ -39,6 +46,7 @@ def test_probabilities_equal_those_of_transformers(name: str) -> None:
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(300, 101, generator=rng) * 3
     history = torch.randint(101, (300, 12), generator=rng)
+    history[:, -1] = history[:, 2]  # so that something follows that followed before
     expected = logits
     for processor in processors():
         expected = processor(history, expected)

@@ -10,13 +10,18 @@ from torch import Tensor
 from legollm.errors import ConfigError, DivergedError
 from legollm.generation.sampling import (
     Sampling,
+    cut_eta,
     draw,
     keep_min_p,
     keep_top_k,
     keep_top_p,
+    keep_typical,
     next_token_probs,
     next_tokens,
+    penalise_repeats,
+    repeated_lengths,
     row_generators,
+    rule_out_ngrams,
     token_counts,
 )
 
@@ -101,6 +106,94 @@ def test_counts_leave_padding_out() -> None:
     assert token_counts(torch.tensor([[-1, 0, 2], [2, 2, 2]]), 3).tolist() == [[1, 0, 1], [0, 0, 3]]
 
 
+@pytest.mark.parametrize("p", [1e-9, 0.3, 0.7, 0.95, 1 - 1e-9])
+def test_typical_keeps_what_is_nearest_to_the_entropy(p: float) -> None:
+    logits = random_logits(200, ties=False)
+    logits[:, 2] = -torch.inf
+    for row, kept in zip(logits.tolist(), kept_ids(keep_typical(logits, p)), strict=True):
+        probs = softmax(row)
+        entropy = -sum(q * math.log(q) for q in probs if q > 0)
+        order = sorted((i for i in range(V) if probs[i] > 0), key=lambda i: abs(-math.log(probs[i]) - entropy))
+        n = next(n for n in range(1, V + 1) if sum(probs[i] for i in order[:n]) >= min(p, sum(probs) - 1e-12))
+        assert kept == set(order[:n])
+
+
+def test_typical_need_not_keep_the_likeliest() -> None:
+    """A surprise is expected here: the entropy is far above the information of the first token."""
+    probs = torch.tensor([[0.36, *[0.04] * 16]])
+    assert kept_ids(keep_typical(probs.log(), 0.1)) == [{1, 2, 3}]
+
+
+@pytest.mark.parametrize("epsilon", [0.001, 0.1, 0.4])
+def test_eta_cuts_what_is_less_likely_than_the_entropy_lets_expect(epsilon: float) -> None:
+    logits = random_logits(200, ties=False)
+    for row, kept in zip(logits.tolist(), kept_ids(cut_eta(logits, epsilon)), strict=True):
+        probs = softmax(row)
+        eta = min(epsilon, epsilon**0.5 * math.exp(sum(q * math.log(q) for q in probs)))
+        assert kept == {i for i in range(V) if probs[i] >= eta or probs[i] == max(probs)}
+
+
+def random_histories(n: int) -> Tensor:
+    """Of three different tokens, so that sequences repeat; the last ones begin with padding."""
+    history = torch.randint(3, (n, 9), generator=torch.Generator().manual_seed(4))
+    history[n // 2 :, :4] = -1
+    return history
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 9, 12])
+def test_no_ngram_occurs_twice(n: int) -> None:
+    logits = random_logits(100, ties=False)
+    histories = random_histories(100)
+    for row, kept in zip(histories.tolist(), kept_ids(rule_out_ngrams(logits, histories, n)), strict=True):
+        ids = [token for token in row if token >= 0]
+        seen = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+        end = ids[len(ids) - n + 1 :]
+        assert kept == {token for token in range(V) if len(end) < n - 1 or (*end, token) not in seen}
+
+
+def test_where_every_token_would_repeat_none_is_ruled_out() -> None:
+    logits, history = torch.tensor([[0.0, 1.0, -torch.inf]] * 2), torch.tensor([[0, 1], [0, 0]])
+    probs = next_token_probs(logits, Sampling(no_repeat_ngram=1), history)
+    torch.testing.assert_close(probs, torch.stack([logits[0].softmax(-1), torch.tensor([0.0, 1.0, 0.0])]))
+
+
+def test_dry_penalises_by_how_long_the_repeated_sequence_is() -> None:
+    """Against the definition: the longest end of the history that occurred before, followed by the token."""
+    logits, histories = random_logits(100, ties=False), random_histories(100)
+    sampling = Sampling(dry_multiplier=0.8, dry_base=1.5, dry_length=2)
+    expected = logits.clone()
+    for i, row in enumerate(histories.tolist()):
+        ids = [token for token in row if token >= 0]
+        for token in range(V):
+            places = [end for end in range(1, len(ids)) if ids[end] == token]
+            length = max(
+                (n for n in range(1, len(ids)) for end in places if n <= end and ids[end - n : end] == ids[-n:]),
+                default=0,
+            )
+            if length >= 2:
+                expected[i, token] -= 0.8 * 1.5 ** (length - 2)
+    assert (expected != logits).any(1).sum() > 30
+    torch.testing.assert_close(next_token_probs(logits, sampling, histories), expected.softmax(-1))
+
+
+def test_biases_are_added_to_their_tokens_and_to_no_others() -> None:
+    logits = random_logits(3, ties=False)
+    expected = logits.clone()
+    expected[:, 2] += 1.5
+    expected[:, 0] -= 100
+    probs = next_token_probs(logits, Sampling(logit_bias=("2=1.5", " 0 = -100")))
+    torch.testing.assert_close(probs, expected.softmax(-1))
+    with pytest.raises(ConfigError, match="logit_bias: token 7 does not exist; there are 0 to 6"):
+        next_token_probs(logits, Sampling(logit_bias=("7=1",)))
+
+
+def test_greedy_heeds_bias_and_penalties_and_no_set() -> None:
+    logits, history = torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[0]])
+    assert next_tokens(logits, Sampling(temperature=0, typical_p=0.01), [], history).tolist() == [0]
+    assert next_tokens(logits, Sampling(temperature=0, no_repeat_ngram=1), [], history).tolist() == [1]
+    assert next_tokens(logits, Sampling(temperature=0, logit_bias=("2=9",)), [], history).tolist() == [2]
+
+
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 def test_temperature_divides_the_logits(temperature: float) -> None:
     logits = random_logits(50, ties=False)
@@ -122,12 +215,29 @@ def test_greedy_takes_the_lowest_id_of_a_tie() -> None:
     assert next_token_probs(logits, Sampling(temperature=0)).nonzero().tolist() == [[0, 70_000]]
 
 
-def test_the_order_is_penalties_temperature_top_k_top_p_min_p() -> None:
+def test_the_order_is_bias_penalties_temperature_and_the_sets() -> None:
     logits = random_logits(100, ties=False)
-    history = torch.randint(V, (100, 4), generator=torch.Generator().manual_seed(1))
-    sampling = Sampling(temperature=1.7, top_k=5, top_p=0.9, min_p=0.2, presence_penalty=1.5)
-    steps = logits - 1.5 * (token_counts(history, V) > 0)
-    expected = keep_min_p(keep_top_p(keep_top_k(steps / 1.7, 5), 0.9), 0.2).softmax(-1)
+    history = torch.randint(3, (100, 6), generator=torch.Generator().manual_seed(1))
+    steps = logits.clone()
+    steps[:, 4] += 2
+    steps = steps - 1.5 * (token_counts(history, V) > 0)
+    steps = penalise_repeats(steps, repeated_lengths(history, V), 1.0, 1.5, 1)
+    steps = keep_top_p(keep_top_k(rule_out_ngrams(steps, history, 2) / 1.7, 5), 0.9)
+    expected = cut_eta(keep_typical(keep_min_p(steps, 0.2), 0.95), 0.2).softmax(-1)
+    sampling = Sampling(
+        temperature=1.7,
+        top_k=5,
+        top_p=0.9,
+        min_p=0.2,
+        typical_p=0.95,
+        eta_cutoff=0.2,
+        presence_penalty=1.5,
+        dry_multiplier=1.0,
+        dry_base=1.5,
+        dry_length=1,
+        no_repeat_ngram=2,
+        logit_bias=("4=2",),
+    )
     torch.testing.assert_close(next_token_probs(logits, sampling, history), expected)
 
 
@@ -184,6 +294,14 @@ def test_logits_that_are_no_numbers_are_an_error(value: float, temperature: floa
         ("top_p", 0.0),
         ("top_p", 1.1),
         ("min_p", -0.1),
+        ("typical_p", 0.0),
+        ("eta_cutoff", 1.0),
+        ("no_repeat_ngram", 0),
+        ("dry_multiplier", -1.0),
+        ("dry_base", 0.5),
+        ("dry_length", 0),
+        ("logit_bias", ("5",)),
+        ("logit_bias", ("5=nan",)),
         ("repetition_penalty", 0.0),
         ("presence_penalty", math.inf),
         ("frequency_penalty", math.nan),

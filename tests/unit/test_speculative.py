@@ -120,6 +120,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"temperature": 0.7, "top_p": 0.8},
     {"top_k": 3, "min_p": 0.1, "temperature": 1.4},
     {"repetition_penalty": 1.8, "presence_penalty": 0.5, "frequency_penalty": 0.4},
+    {"no_repeat_ngram": 2, "dry_multiplier": 0.5, "dry_length": 1, "typical_p": 0.95, "logit_bias": ("1=0.7",)},
 ]
 
 

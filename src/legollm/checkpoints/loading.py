@@ -241,6 +241,9 @@ def sampling_of(settings: dict[str, Any]) -> Sampling:
             )
     if isinstance(settings.get("stop"), str):
         settings = settings | {"stop": (settings["stop"],)}
+    if isinstance(settings.get("logit_bias"), dict):
+        biases = settings["logit_bias"].items()
+        settings = settings | {"logit_bias": tuple(f"{token}={bias:f}" for token, bias in biases)}
     return Sampling(**settings)
 
 
