@@ -62,6 +62,9 @@ VERBS = {
     "quantize": Verb("quantize", "quantize_folder", "write a model with weights of 8 or 4 bits"),
     "check": Verb("check", "check", "run everything a brick or a model promises, also on one of your own"),
     "plan": Verb("plan", "plan", "what a model and its training cost: parameters, FLOPs, memory"),
+    "bench generate": Verb(
+        "bench_generate", "bench_generate", "tokens per second, latency and memory of writing, by engine and precision"
+    ),
     "bench speedrun": Verb(
         "bench_speedrun", "speedrun", "time from a command to a given loss on Tiny Shakespeare, also against nanoGPT"
     ),
