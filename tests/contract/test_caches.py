@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ from legollm.architectures import build
 from legollm.errors import ContextError
 from legollm.generation.cache import FullCache, kv_bytes_per_token
 from legollm.generation.generate import left_padded
+from legollm.generation.paged_cache import PagedCache
+from legollm.generation.ring_cache import RingCache
+from legollm.interfaces import Cache
 
 V, N = 50, 24
 SHAPES = {
@@ -20,8 +24,13 @@ SHAPES = {
     "qwen3": {"n_heads": 4, "n_kv_heads": 1},
     "qwen3 with a local layer": {"n_heads": 4, "n_kv_heads": 1, "local_layers": (0,), "window": 3},
 }
-MakeCache = Callable[[nn.Module, int, int], FullCache]
-CACHES: dict[str, MakeCache] = {"full": FullCache.for_model}
+MakeCache = Callable[[Any, int, int], Any]
+CACHES: dict[str, MakeCache] = {
+    "full": FullCache.for_model,
+    "ring": RingCache.for_model,
+    "paged": PagedCache.for_model,
+    "small blocks": partial(PagedCache.for_model, block_size=3),
+}
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -53,7 +62,7 @@ def splits(n: int) -> Iterator[list[int]]:
         yield [b - a for a, b in zip([0, *cuts], [*cuts, n], strict=True)]
 
 
-def read(model: nn.Module, pieces: list[Tensor], cache: FullCache) -> Tensor:
+def read(model: nn.Module, pieces: list[Tensor], cache: Cache) -> Tensor:
     return torch.cat([model(piece, cache=cache) for piece in pieces], 1)
 
 
@@ -146,8 +155,8 @@ def test_selected_rows_go_on_in_any_order_and_number(model: nn.Module, make_cach
                 close(logits[place], model(alone)[0, -3:])
 
 
-def test_the_memory_is_allocated_once(model: nn.Module, make_cache: MakeCache) -> None:
-    cache, x = make_cache(model, 2, N), tokens(2)
+def test_the_memory_is_allocated_once(model: nn.Module) -> None:
+    cache, x = FullCache.for_model(model, 2, N), tokens(2)
     before = [(layer.k.data_ptr(), layer.v.data_ptr()) for layer in cache.layers]
     for step in range(N):
         model(x[:, step : step + 1], cache=cache)
@@ -160,15 +169,15 @@ def test_the_memory_is_allocated_once(model: nn.Module, make_cache: MakeCache) -
     assert (all_k.data_ptr(), all_v.data_ptr()) == before[0], "attention is given views, not copies"
 
 
-def test_bytes_follow_the_formula(model: nn.Module, make_cache: MakeCache) -> None:
-    cache = make_cache(model, 3, N)
+def test_bytes_follow_the_formula(model: nn.Module) -> None:
+    cache = FullCache.for_model(model, 3, N)
     allocated = {t.untyped_storage().data_ptr(): t for layer in cache.layers for t in (layer.k, layer.v)}
     measured = sum(t.untyped_storage().nbytes() for t in allocated.values())
     assert measured == cache.nbytes == 3 * N * kv_bytes_per_token(model.kv_shapes, torch.float64)
 
 
-def test_a_full_cache_is_an_error_that_names_the_numbers(model: nn.Module, make_cache: MakeCache) -> None:
-    cache, x = make_cache(model, 1, 8), tokens(1)
+def test_a_full_cache_is_an_error_that_names_the_numbers(model: nn.Module) -> None:
+    cache, x = FullCache.for_model(model, 1, 8), tokens(1)
     model(x[:, :6], cache=cache)
     with pytest.raises(ContextError, match=r"holds 8 tokens per row and has 6; 3 more do not fit.* 9 long"):
         model(x[:, 6:9], cache=cache)
@@ -179,5 +188,39 @@ def test_rows_that_do_not_fit_are_an_error(model: nn.Module, make_cache: MakeCac
     cache = make_cache(model, 2, N)
     with pytest.raises(ContextError, match="holds 2 rows, found a batch of 1"):
         model(tokens(1), cache=cache)
+    if isinstance(cache, PagedCache):
+        return  # which has as many as there are blocks for
     with pytest.raises(ContextError, match="3 rows do not fit a cache made for 2"):
         cache.select([0, 0, 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+def test_fewer_bits_are_off_by_no_more_than_half_a_step(dtype: torch.dtype) -> None:
+    shapes = [(3, 20), (1, 7)]
+    cache = FullCache(shapes, 2, N, dtype=dtype)
+    rng = torch.Generator().manual_seed(0)
+    for first, last in ((0, 5), (5, 6), (6, N)):
+        cache.place(last - first, None)
+        for layer, (n_heads, width) in zip(cache.layers, shapes, strict=True):
+            new = torch.randn(2, n_heads, last - first, width, generator=rng, dtype=torch.float64).exp()
+            found = layer.append(new, -new)
+            step = new.abs().amax(-1, keepdim=True) / 127 if dtype == torch.int8 else new / 128
+            for sign, one in zip((1, -1), found, strict=True):
+                assert one.shape == (2, n_heads, last, width)
+                assert ((one[:, :, first:] - sign * new).abs() <= step * 0.501).all()
+        cache.advance(last - first)
+    assert cache.nbytes == 2 * N * kv_bytes_per_token(shapes, dtype)
+    allocated = sum(memory.untyped_storage().nbytes() for layer in cache.layers for memory in layer.memories)
+    assert allocated == cache.nbytes
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(torch.bfloat16, 0.01), (torch.int8, 0.02)])
+def test_a_model_hardly_notices_fewer_bits(model: nn.Module, dtype: torch.dtype, within: float) -> None:
+    x = tokens(3)
+    padded, positions = left_padded([row[:n].tolist() for row, n in zip(x, (9, 4, 6), strict=True)])
+    logits = []
+    for cache in (FullCache.for_model(model, 3, N, dtype), FullCache.for_model(model, 3, N)):
+        model(padded, positions, cache)
+        cache.select([2, 0])
+        logits.append(model(x[:2, :5], cache=cache))
+    assert (logits[0] - logits[1]).norm() / logits[1].norm() < within

@@ -302,6 +302,10 @@ def test_what_cannot_be_generated_is_refused(model: nn.Module) -> None:
         Decoding(cache="sliding")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="sinks: must be at least 1, found 0; without any, use cache=rolling"):
         Decoding(cache="sinks", sinks=0)
+    with pytest.raises(ConfigError, match="cache_precision: 'int4' is none of model, bfloat16, int8"):
+        Decoding(cache_precision="int4")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="cache_precision: int8 goes with cache=full, found rolling"):
+        Decoding(cache="rolling", cache_precision="int8")
     with pytest.raises(ConfigError, match="use_cache: cache=sinks is one"):
         Decoding(cache="sinks", use_cache=False)
     with pytest.raises(ConfigError, match="window: cache=rolling keeps that many tokens, and this model has no limit"):

@@ -18,7 +18,7 @@ from legollm.checkpoints.reader import inside, read_json
 from legollm.data.chat import CHATML, Message, encode_chat, end_of_turn
 from legollm.errors import CheckpointError, ConfigError, IntegrityError
 from legollm.generation.cache import GenerativeModel
-from legollm.generation.complete import Decoding, decode, open_rows
+from legollm.generation.complete import DEFAULT_DECODING, Decoding, decode, open_rows
 from legollm.generation.drafts import ModelDraft, PromptLookup
 from legollm.generation.sampling import Sampling
 from legollm.generation.speculative import Speculation, Speculator
@@ -28,6 +28,8 @@ from legollm.lowering.engine import Engine, lowering_for
 from legollm.lowering.weights import Precision
 from legollm.tokenizers import load_tokenizer
 
+TORCH_HAS = ("float32", "bfloat16")
+"""Precisions of weights for which no kernels are needed."""
 END_OF_TEXT = "<|endoftext|>"
 USED_BY = {
     "transformer": "legollm seq2seq write",
@@ -71,7 +73,7 @@ class Loaded:
         """
         wanted, decoding, speculation = self.settings_of(settings)
         completion = generate_text(
-            self.writer_of(wanted),
+            self.writer_of(wanted, decoding=decoding),
             self.text_side(),
             prompt,
             wanted,
@@ -94,7 +96,7 @@ class Loaded:
         if as_ids:
             return self.ids(prompt, wanted, decoding, speculator)
         return stream_text(
-            self.writer_of(wanted),
+            self.writer_of(wanted, decoding=decoding),
             self.text_side(),
             prompt,
             wanted,
@@ -107,7 +109,7 @@ class Loaded:
         self, prompt: str | Sequence[int], sampling: Sampling, decoding: Decoding, speculator: Speculator | None = None
     ) -> Iterator[int]:
         ids = self.text_side().encode(prompt) if isinstance(prompt, str) else prompt
-        model = self.writer_of(sampling)
+        model = self.writer_of(sampling, decoding=decoding)
         (row,) = open_rows(model, [ids], sampling, decoding)
         n_ids = self.tokenizer.vocab_size if self.tokenizer else None  # the tokens of the text, no others
         steps = decode(
@@ -189,17 +191,21 @@ class Loaded:
         self.refuse_pairs()
         return cast(GenerativeModel, self.model)
 
-    def writer_of(self, sampling: Sampling, n_answers: int = 1) -> GenerativeModel:
-        """What writes so many answers soonest, with this engine and in this precision.
+    def writer_of(
+        self, sampling: Sampling, n_answers: int = 1, decoding: Decoding = DEFAULT_DECODING
+    ) -> GenerativeModel:
+        """What writes so many answers soonest, with this engine, in this precision and with such a cache.
 
         Raises:
             CheckpointError: see `writer`.
             ConfigError, LoweringError: the engine has no such precision, or no lowering for the model.
         """
         model, n_tokens = self.writer, n_answers * sampling.max_new_tokens
-        if "cpu" in self.writers:
+        only_torch = self.engine == "auto" and decoding.cache_precision != "model" and self.precision in TORCH_HAS
+        if "cpu" in self.writers and not only_torch:
             return self.writers["cpu"]
-        if lowered := lowering_for(self.model, self.engine, self.precision, n_tokens):
+        engine = "torch" if only_torch else self.engine
+        if lowered := lowering_for(self.model, engine, self.precision, n_tokens):
             return self.writers.setdefault("cpu", lowered)
         if self.precision == "float32":
             return model

@@ -102,7 +102,7 @@ class Conversation:
             prompt = lm.chat_prompt(self.fitting())
         sampling = replace(self.sampling, seed=self.sampling.seed + self.n_retries)
         stream = stream_text(
-            lm.writer_of(sampling, n_answers=10),
+            lm.writer_of(sampling, n_answers=10, decoding=self.decoding),
             tokenizer,
             prompt,
             sampling,

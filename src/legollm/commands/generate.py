@@ -66,7 +66,7 @@ def generate(run: Resolved[GenerateRun]) -> None:
         raise ConfigError("prompt: empty, and this model has no token that starts a text; give a prompt")
     decoding = lm.decoding(cfg.decoding)
     stream = stream_text(
-        lm.writer_of(sampling),
+        lm.writer_of(sampling, decoding=decoding),
         lm.text_side(),
         ids,
         sampling,

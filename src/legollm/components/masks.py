@@ -69,6 +69,16 @@ class InPlaces(Ragged):
 
 
 @dataclass(frozen=True, eq=False)
+class InBlocks(Ragged):
+    """Keys that lie in blocks of memory, in order within each."""
+
+    blocks: Tensor
+    """(B, N) int64, which ones a row has."""
+    block_size: int
+    """Keys of each."""
+
+
+@dataclass(frozen=True, eq=False)
 class Sliding(Ragged):
     """Only the nearest `window` tokens are seen, the token itself included."""
 

@@ -1,6 +1,8 @@
 """Generation: a model and a prompt come in, tokens or text go out, to the terminal, an evaluation or a rollout.
 
 cache       what the model remembers of the tokens it has read: FullCache
+block_pool  memory in blocks, lent and shared: numbers only
+paged_cache texts in such blocks, that come and go and share what they have in common
 ring_cache  one of constant size for texts without end: the newest tokens, and the first ones if wanted
 sampling    from logits to the next token: Sampling holds the settings, next_token_probs is the distribution
 generate    the one decode step, for rows that advance together

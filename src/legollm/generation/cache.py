@@ -38,8 +38,12 @@ class GenerativeModel(LanguageModel, Protocol):
 
 
 def kv_bytes_per_token(kv_shapes: Sequence[tuple[int, int]], dtype: torch.dtype) -> int:
-    """Bytes of keys and values that one token of one row occupies: the sum of 2 K Dh over the layers."""
-    return sum(2 * n_kv_heads * d_head for n_kv_heads, d_head in kv_shapes) * dtype.itemsize
+    """Bytes of keys and values that one token of one row occupies: the sum of 2 K Dh over the layers.
+
+    Bytes (int8) have a scale of float32 for each head.
+    """
+    scale = torch.float32.itemsize if dtype == torch.int8 else 0
+    return sum(2 * n_kv_heads * (d_head * dtype.itemsize + scale) for n_kv_heads, d_head in kv_shapes)
 
 
 class FullLayerCache:
@@ -49,14 +53,54 @@ class FullLayerCache:
         self.k, self.v = k, v  # (B, K, max_len, Dh)
         self.n_rows, self.start = k.size(0), 0
 
+    @property
+    def memories(self) -> tuple[Tensor, ...]:
+        """All that is kept, (B, K, max_len, ...) each."""
+        return self.k, self.v
+
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """k and v: (B, K, T, Dh) of the new tokens -> views (B, K, S, Dh) of all so far."""
+        """k and v: (B, K, T, Dh) of the new tokens -> (B, K, S, Dh) of all so far; views, if the dtype is the same."""
         if k.size(0) != self.n_rows:  # writing would broadcast one row over all of them
             raise ContextError(f"the cache holds {self.n_rows} rows, found a batch of {k.size(0)}; make them equal")
         stop = self.start + k.size(2)
-        all_k, all_v = self.k[: self.n_rows], self.v[: self.n_rows]
-        all_k[:, :, self.start : stop], all_v[:, :, self.start : stop] = k, v
-        return all_k[:, :, :stop], all_v[:, :, :stop]
+        self.write(k, v, stop)
+        return self.read(stop, k.dtype)
+
+    def write(self, k: Tensor, v: Tensor, stop: int) -> None:
+        """Keep new keys and values, the last in the column before `stop`."""
+        for memory, new in zip(self.memories, (k, v), strict=True):
+            memory[: self.n_rows, :, self.start : stop] = new
+
+    def read(self, stop: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Those of the columns before `stop`."""
+        return self.k[: self.n_rows, :, :stop].to(dtype), self.v[: self.n_rows, :, :stop].to(dtype)
+
+
+class Int8LayerCache(FullLayerCache):
+    """Keys and values as bytes: each head of a token has a scale, which its largest number makes 127.
+
+    Nothing is off by more than half a step, 1/254 of that number. What is read is turned into numbers again, one
+    layer at a time.
+    """
+
+    def __init__(self, k: Tensor, v: Tensor) -> None:
+        super().__init__(k, v)
+        self.k_scale, self.v_scale = (k.new_zeros(*k.shape[:3], 1, dtype=torch.float32) for _ in "kv")
+
+    @property
+    def memories(self) -> tuple[Tensor, ...]:
+        return self.k, self.v, self.k_scale, self.v_scale
+
+    def write(self, k: Tensor, v: Tensor, stop: int) -> None:
+        at = (slice(self.n_rows), slice(None), slice(self.start, stop))
+        for new, memory, scales in ((k, self.k, self.k_scale), (v, self.v, self.v_scale)):
+            scale = new.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127
+            memory[at], scales[at] = (new / scale).round().to(torch.int8), scale
+
+    def read(self, stop: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        at = (slice(self.n_rows), slice(None), slice(stop))
+        k, v = self.k[at].to(dtype), self.v[at].to(dtype)
+        return k.mul_(self.k_scale[at]), v.mul_(self.v_scale[at])
 
 
 class FullCache:
@@ -75,12 +119,16 @@ class FullCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        """kv_shapes: (K, Dh) of every layer; max_len: columns of each row, padding included."""
+        """kv_shapes: (K, Dh) of every layer; max_len: columns of each row, padding included.
+
+        dtype: what keys and values are kept in; int8 has scales beside them.
+        """
+        layer = Int8LayerCache if dtype == torch.int8 else FullLayerCache
 
         def memory(n_kv_heads: int, d_head: int) -> Tensor:
             return torch.empty(batch_size, n_kv_heads, max_len, d_head, dtype=dtype, device=device)
 
-        self.layers: Sequence[FullLayerCache] = [FullLayerCache(memory(*s), memory(*s)) for s in kv_shapes]
+        self.layers: Sequence[FullLayerCache] = [layer(memory(*s), memory(*s)) for s in kv_shapes]
         self.batch_size, self.n_rows, self.max_len = batch_size, batch_size, max_len
         self._length = 0
         self._columns = torch.arange(max_len, device=device)
@@ -91,10 +139,10 @@ class FullCache:
         self._tokens: Tensor | None = None  # (batch_size, max_len), once a model asks for what came before
 
     @classmethod
-    def for_model(cls, model: GenerativeModel, batch_size: int, max_len: int) -> Self:
-        """A cache of the model's own shapes, in the dtype and on the device of its weights."""
+    def for_model(cls, model: GenerativeModel, batch_size: int, max_len: int, dtype: torch.dtype | None = None) -> Self:
+        """A cache of the model's own shapes, on the device of its weights; dtype: None is theirs."""
         weight = next(model.parameters())
-        return cls(model.kv_shapes, batch_size, max_len, dtype=weight.dtype, device=weight.device)
+        return cls(model.kv_shapes, batch_size, max_len, dtype=dtype or weight.dtype, device=weight.device)
 
     @property
     def length(self) -> int:
@@ -103,7 +151,7 @@ class FullCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values, filled or not."""
-        return sum(layer.k.nbytes + layer.v.nbytes for layer in self.layers)
+        return sum(memory.nbytes for layer in self.layers for memory in layer.memories)
 
     def at_once(self, n_tokens: int) -> int:
         """All of them."""
@@ -184,7 +232,7 @@ class FullCache:
         if moves:
             to, row = (torch.tensor(places, device=self._columns.device) for places in zip(*moves, strict=True))
             for layer in self.layers:
-                for memory in (layer.k, layer.v):
+                for memory in layer.memories:
                     memory[to, :, : self._length] = memory[row, :, : self._length]
             self._positions[to] = self._positions[row]
             if self._tokens is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, TypeAlias, get_args
 
 import torch
@@ -9,11 +10,13 @@ import torch
 from legollm.errors import ConfigError, ContextError
 from legollm.generation.cache import FullCache, GenerativeModel
 from legollm.generation.generate import generate, left_padded
+from legollm.generation.paged_cache import PagedCache
 from legollm.generation.ring_cache import RingCache
 from legollm.generation.sampling import Sampling, row_generators
 
-CacheKind: TypeAlias = Literal["full", "rolling", "sinks"]
+CacheKind: TypeAlias = Literal["full", "rolling", "sinks", "paged"]
 """What is remembered of the tokens read so far."""
+CachePrecision: TypeAlias = Literal["model", "bfloat16", "int8"]
 FinishReason: TypeAlias = Literal["stop", "length", "context"]
 """A stop id or stop text was met, max_new_tokens are out, or the window is full."""
 
@@ -30,7 +33,12 @@ class Decoding:
     """Remember keys and values; without, everything is read again for each token."""
     cache: CacheKind = "full"
     """full: all tokens of the window are kept. rolling: the oldest leaves for each new one, so that the text goes on
-    for as long as it likes. sinks: likewise, but the first ones stay, without which most models lose the thread."""
+    for as long as it likes. sinks: likewise, but the first ones stay, without which most models lose the thread. paged:
+    as full, in blocks that texts take as they grow and share where they begin alike: less memory for texts of unequal
+    length, and what an earlier batch has read is not read again."""
+    cache_precision: CachePrecision = "model"
+    """What keys and values are kept in: model, as it computes them; bfloat16; or int8, bytes with a scale for each head
+    of a token. The last two are for cache=full in PyTorch, and change what comes out a little."""
     sinks: int = 4
     """cache=sinks: how many of the first tokens stay; they count among those of the window."""
     window: int | None = None
@@ -53,7 +61,12 @@ class Decoding:
             raise ConfigError(f"cache: {self.cache!r} is none of {', '.join(get_args(CacheKind))}")
         if self.cache == "sinks" and self.sinks < 1:
             raise ConfigError(f"sinks: must be at least 1, found {self.sinks}; without any, use cache=rolling")
-        if self.forgets and not self.use_cache:
+        if self.cache_precision not in get_args(CachePrecision):
+            possible = ", ".join(get_args(CachePrecision))
+            raise ConfigError(f"cache_precision: {self.cache_precision!r} is none of {possible}")
+        if self.cache != "full" and self.cache_precision != "model":
+            raise ConfigError(f"cache_precision: {self.cache_precision} goes with cache=full, found {self.cache}")
+        if self.cache != "full" and not self.use_cache:
             raise ConfigError(f"use_cache: cache={self.cache} is one; use cache=full, or leave use_cache at true")
 
     @property
@@ -77,7 +90,8 @@ class Decoding:
             ConfigError: it does not go with the model, or there is no window to keep.
         """
         if not self.forgets:
-            return FullCache.for_model(model, n_rows, n_columns)
+            dtypes = {"model": None, "bfloat16": torch.bfloat16, "int8": torch.int8}
+            return FullCache.for_model(model, n_rows, n_columns, dtypes[self.cache_precision])
         window = self.window_of(model)
         if window is None:
             raise ConfigError(
@@ -226,10 +240,15 @@ def decode(
     """
     window = decoding.limit_of(model)
     write = decode_batch if speculator is None else speculator.decode_batch
+    stops = {*stop_ids, *sampling.stop_ids}
     waiting = sorted(rows, key=lambda row: row.n_seen, reverse=True)  # like lengths together: little padding
+    if decoding.cache == "paged" and speculator is None and rows:
+        longest = max(row.n_seen + row.n_left(sampling.max_new_tokens, window) for row in rows)
+        paged = PagedCache.for_model(model, min(len(rows), decoding.batch_size), min(longest, window or longest))
+        write = partial(decode_batch, paged=paged)
     while waiting:
         batch, waiting = waiting[: decoding.batch_size], waiting[decoding.batch_size :]
-        yield from write(model, batch, sampling, {*stop_ids, *sampling.stop_ids}, window, decoding, n_ids)
+        yield from write(model, batch, sampling, stops, window, decoding, n_ids)
         for row in batch:
             if row.finish_reason is None and window is not None:
                 forget(row, half(window))
@@ -245,18 +264,27 @@ def decode_batch(
     window: int | None,
     decoding: Decoding,
     n_ids: int | None = None,
+    paged: PagedCache | None = None,
 ) -> Iterator[tuple[Row, int]]:
-    """Generate until every row is finished or, with re-prefill, its window is full. Such rows leave at once."""
+    """Generate until every row is finished or, with re-prefill, its window is full. Such rows leave at once.
+
+    paged: a cache that also holds what earlier batches have read.
+    """
     device = next(model.parameters()).device
     longest = max(row.n_seen for row in rows)
     n_new = max(row.n_left(sampling.max_new_tokens, window) for row in rows)
     one_pass = n_new == 1 and longest <= (decoding.prefill_chunk or longest)  # then there is nothing to remember
-    cache = None
-    if decoding.forgets or (decoding.use_cache and not one_pass):
+    cache: FullCache | RingCache | PagedCache | None = paged
+    n_known = [0] * len(rows)
+    if paged is not None:
+        paged.start([paged.open(row.ids[row.first :] if row.first else row.ids) for row in rows])
+        n_known = [text.length for text in paged.rows]
+    elif decoding.forgets or (decoding.use_cache and not one_pass):
         cache = decoding.cache_for(model, len(rows), longest + n_new - 1)
     while rows:
         if cache is None or cache.length == 0:
-            tokens, positions = left_padded([row.ids[row.first :] for row in rows], device)
+            unread = [row.ids[row.first + n :] for row, n in zip(rows, n_known, strict=True)]
+            tokens, positions = left_padded(unread, device)
         else:
             tokens, positions = torch.tensor([row.ids[-1:] for row in rows], device=device), None
         steps = generate(

@@ -75,13 +75,46 @@ def store(op: int, row: int, head: int, column: int, position: int, keys: int, v
 
 
 @inner
+def in_order(blocks: int, size: int, column: int, last: int) -> int:
+    """How many columns lie one after the other in memory from this one on: up to `last`, or across neighbouring blocks.
+
+    blocks: the number of each block of `size` columns; 0 where all columns lie in order.
+    """
+    if blocks == 0:
+        return last - column
+    block = column // size
+    stop = (block + 1) * size
+    while stop < last and i64(blocks, block + 1) == i64(blocks, block) + 1:
+        block += 1
+        stop += size
+    return min(stop, last) - column
+
+
+@inner
+def lies_at(blocks: int, size: int, column: int) -> int:
+    """Where in memory a column is."""
+    return i64(blocks, column // size) * size + column % size if blocks else column
+
+
+@inner
 def attend(
-    op: int, row: int, head: int, last: int, position: int, key_positions: int, keys: int, values: int, room: int
+    op: int,
+    row: int,
+    head: int,
+    last: int,
+    position: int,
+    key_positions: int,
+    keys: int,
+    values: int,
+    blocks: int,
+    block_size: int,
+    room: int,
 ) -> None:
-    """The query heads of a row that share one key head. room: numbers for 4 scores of each column, and 16.
+    """The query heads of a row that share one key head. room: numbers for 4 scores of each column, Dh more, and 16.
 
     last: how many columns are looked at.
     key_positions: where each key stands, -1 at padding; 0 where that is its column.
+    blocks: see `in_order`.
     """
     d = i64(op, D_HEAD)
     group = i64(op, N_HEADS) // i64(op, N_KV_HEADS)
@@ -96,13 +129,44 @@ def attend(
         r = 4 if left >= 4 else 2 if left >= 2 else 1
         x = i64(op, IN) + 4 * (row * i64(op, IN_STRIDE) + query * d)
         out = i64(op, OUT) + 4 * (row * i64(op, OUT_STRIDE) + query * d)
-        compare(x, 4 * d, r, keys + 4 * d * first, d, n, room + 64, 4 * size, room)
+        scores, column = room + 64, first
+        while column < last:
+            together = in_order(blocks, block_size, column, last)
+            at = keys + 4 * d * lies_at(blocks, block_size, column)
+            compare(x, 4 * d, r, at, d, together, scores + 4 * (column - first), 4 * size, room)
+            column += together
         for j in range(r):
-            scores = room + 64 + 4 * size * j
-            total = weigh(op, query + j, scores, first, n, position, key_positions)
+            total = weigh(op, query + j, scores + 4 * size * j, first, n, position, key_positions)
             scale = ONE / total if total > ZERO else ZERO
-            mixed(scores, values + 4 * d * first, 4 * d, n, d, scale, out + 4 * d * j)
+            mix(scores + 4 * size * j, values, d, first, last, blocks, block_size, scale, out + 4 * d * j, room)
         query += r
+
+
+@inner
+def mix(
+    weights: int,
+    values: int,
+    d: int,
+    first: int,
+    last: int,
+    blocks: int,
+    block_size: int,
+    scale: np.float32,
+    out: int,
+    room: int,
+) -> None:
+    """out = scale * the sum of weights times values of the columns from first on."""
+    column = first
+    part = room + 64 + 16 * ((last - first + 15) // 16 * 16)  # behind the scores
+    while column < last or column == first:
+        together = in_order(blocks, block_size, column, last)
+        place = out if column == first else part
+        at = values + 4 * d * lies_at(blocks, block_size, column)
+        mixed(weights + 4 * (column - first), at, 4 * d, together, d, scale, place)
+        if column > first:
+            for i in range(d):
+                put_f32(out, i, f32(out, i) + f32(part, i))
+        column += max(together, 1)
 
 
 @inner

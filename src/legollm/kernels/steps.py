@@ -84,7 +84,10 @@ STEP_BITS, STEP_MASK = 16, (1 << 16) - 1
     ROOM_BYTES,
     N_SEEN,
     TILED,  # 1: these are rows enough for tiles
-) = range(11)
+    BLOCKS,  # of each row the numbers of the blocks that its columns lie in; 0 where all are in order
+    BLOCKS_STRIDE,
+    BLOCK_SIZE,
+) = range(14)
 JOB_SIZE = 16
 SLOT, COLUMN, POSITION, INDICES = range(4)
 """What is known of a row: which memory it has, its column there, its position; then what GATHER looks up."""
@@ -130,18 +133,24 @@ def do_heads(op: int, job: int, piece: int, room: int) -> None:
     about = i64(job, ROWS_AT) + 8 * row * i64(job, N_ROW_FIELDS)
     slot, column, position = i64(about, SLOT), i64(about, COLUMN), i64(about, POSITION)
     memory = i64(job, MEMORY) + 8 * 4 * i64(op, LAYER_INDEX)
-    offset = slot * i64(memory, SLOT_STRIDE) + head * i64(memory, HEAD_STRIDE)
+    offset, blocks, size = head * i64(memory, HEAD_STRIDE), i64(job, BLOCKS), i64(job, BLOCK_SIZE)
+    if blocks:
+        blocks += 8 * slot * i64(job, BLOCKS_STRIDE)
+    else:
+        offset += slot * i64(memory, SLOT_STRIDE)
     keys, values = i64(memory, KEYS) + offset, i64(memory, VALUES) + offset
     if i64(op, KIND) == STORE:
+        if blocks:  # padding goes to no block
+            column = i64(blocks, column // size) * size + column % size if column >= 0 else i64(job, N_SEEN)
         store(op, row, head, column, max(position, 0), keys, values, room)
         return
     key_positions = i64(job, POSITIONS)
     if key_positions:
         key_positions += 8 * slot * i64(job, POSITIONS_STRIDE)
     last = i64(job, N_SEEN)
-    if last == 0:
+    if blocks or last == 0:
         last = column + 1
-    attend(op, row, head, last, position, key_positions, keys, values, room)
+    attend(op, row, head, last, position, key_positions, keys, values, blocks, size, room)
 
 
 @inner

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from legollm.components.decoder import Decoder
-from legollm.components.masks import Causal, InPlaces, Ragged, Sliding
+from legollm.components.masks import Causal, InBlocks, InPlaces, Ragged, Sliding
 from legollm.components.places import places_of
 from legollm.errors import ContextError, LoweringError, TokenizerError
 from legollm.interfaces import Cache
@@ -55,6 +55,8 @@ class Where(NamedTuple):
     """(B, n_columns), of each key where its token stands, -1 at padding; None where that is its column."""
     in_any_order: bool = False
     """Whether later columns may hold earlier tokens, so that all of them are looked at."""
+    blocks: tuple[Tensor, int] | None = None
+    """Of each row the blocks that its columns lie in, (B, N), and how many lie in each; None where all are in order."""
 
 
 class Memory:
@@ -65,7 +67,10 @@ class Memory:
         rows = []
         for k, v in layers:
             if k.dtype != torch.float32 or k.stride(3) != 1 or k.stride(2) != k.size(3) or k.stride() != v.stride():
-                raise LoweringError("kernels read keys and values of float32 that lie in order; use a FullCache")
+                raise LoweringError(
+                    "no lowering for keys and values that are not float32 or do not lie in order; use a FullCache of "
+                    "float32 (cache_precision=model), or engine=torch"
+                )
             rows.append([k.data_ptr(), v.data_ptr(), 4 * k.stride(0), 4 * k.stride(1)])
         self.table = torch.tensor(rows or [[0] * 4], dtype=torch.int64)
         self.address = self.table.data_ptr()
@@ -160,6 +165,10 @@ class LoweredDecoder:
                 where = Where(columns, start + n_new, keys)
                 if isinstance(mask, InPlaces):
                     where = Where(mask.columns.numpy(), mask.key_positions.size(1), keys, in_any_order=True)
+                elif isinstance(mask, InBlocks):
+                    where = Where(
+                        placed.numpy(), mask.key_positions.size(1), None, blocks=(mask.blocks, mask.block_size)
+                    )
             before = tokens
             if self.n_before and cache is not None:
                 before = cache.with_before(tokens, self.n_before)
@@ -184,15 +193,22 @@ class LoweredDecoder:
         n_slots, n_new = tokens.shape
         about = self.described(tokens, before, positions, where.columns)
         key_positions = where.key_positions
-        self.team.job[self.team.at.N_SEEN] = where.n_columns if where.in_any_order else 0
+        at, job = self.team.at, self.team.job
+        job[at.N_SEEN] = where.n_columns if where.in_any_order else 0
+        job[at.BLOCKS] = 0
+        if where.blocks is not None:
+            blocks, job[at.BLOCK_SIZE] = where.blocks
+            job[at.BLOCKS], job[at.BLOCKS_STRIDE] = blocks.data_ptr(), blocks.stride(0)
+            job[at.N_SEEN] = memory.n_columns - 1  # where padding goes
         if key_positions is not None:
             key_positions = key_positions if key_positions.stride(1) == 1 else key_positions.contiguous()
-            self.team.job[self.team.at.POSITIONS] = key_positions.data_ptr()
-            self.team.job[self.team.at.POSITIONS_STRIDE] = key_positions.stride(0)
+            job[at.POSITIONS], job[at.POSITIONS_STRIDE] = key_positions.data_ptr(), key_positions.stride(0)
         else:
-            self.team.job[self.team.at.POSITIONS] = 0
-        self.team.job[self.team.at.MEMORY] = memory.address
-        self.team.make_room(max(self.team.room_for(self.writer.widest), 80 + 16 * (where.n_columns + 16)))
+            job[at.POSITIONS] = 0
+        job[at.MEMORY] = memory.address
+        widest_head = max((width for _, width in self.kv_shapes), default=0)
+        room = 80 + 16 * (where.n_columns + 16) + 4 * widest_head
+        self.team.make_room(max(self.team.room_for(self.writer.widest), room))
         if n_slots * n_new <= MAX_ROWS:
             return self.run_rows(about.reshape(-1, about.shape[-1])).view(n_slots, n_new, -1)
         states = torch.empty(n_slots, n_new, self.states.width)
