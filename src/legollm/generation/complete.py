@@ -275,14 +275,13 @@ def decode_batch(
     n_new = max(row.n_left(sampling.max_new_tokens, window) for row in rows)
     one_pass = n_new == 1 and longest <= (decoding.prefill_chunk or longest)  # then there is nothing to remember
     cache: FullCache | RingCache | PagedCache | None = paged
-    n_known = [0] * len(rows)
     if paged is not None:
         paged.start([paged.open(row.ids[row.first :] if row.first else row.ids) for row in rows])
-        n_known = [text.length for text in paged.rows]
     elif decoding.forgets or (decoding.use_cache and not one_pass):
         cache = decoding.cache_for(model, len(rows), longest + n_new - 1)
     while rows:
         if cache is None or cache.length == 0:
+            n_known = [0] * len(rows) if paged is None else [text.length for text in paged.rows]
             unread = [row.ids[row.first + n :] for row, n in zip(rows, n_known, strict=True)]
             tokens, positions = left_padded(unread, device)
         else:

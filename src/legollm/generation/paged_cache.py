@@ -58,7 +58,8 @@ class PagedLayerCache:
         found = []
         for memory, new in ((self.k[0], k), (self.v[0], v)):
             memory[:, self.written.flatten()] = new.transpose(0, 1).flatten(1, 2)
-            found.append(memory[:, self.seen.flatten()].unflatten(1, (n_rows, n_seen)).transpose(0, 1))
+            seen = memory[:, self.seen.flatten()]
+            found.append(seen.view(len(seen), n_rows, n_seen, -1).transpose(0, 1))
         return found[0], found[1]
 
 
