@@ -1,5 +1,6 @@
 """The demo of a text without end: its texts, and that a model trained for it keeps the thread by its first tokens."""
 
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,7 +20,7 @@ def test_texts_go_round_in_steps_of_their_digit() -> None:
     for row in tokens.tolist():
         text = "".join(CHARACTERS[i] for i in row)
         stride, letters = int(text.lstrip()[0]), text.lstrip()[1:]
-        assert all((ord(b) - ord(a)) % 26 == stride for a, b in zip(letters, letters[1:], strict=False))
+        assert all((ord(b) - ord(a)) % 26 == stride for a, b in pairwise(letters))
 
 
 @pytest.mark.slow
