@@ -119,6 +119,15 @@ def test_the_first_come_is_the_first_served() -> None:
     assert [request for request, _ in scheduler.run()] == [one for one in requests for _ in range(2)]
 
 
+def test_who_had_to_give_memory_back_goes_on_before_those_who_never_had_any() -> None:
+    scheduler = Scheduler(model_of("qwen3"), Scheduling(max_rows=2, n_blocks=6, block_size=4))
+    sampling = Sampling(temperature=0, max_new_tokens=12)
+    first, second, third = (scheduler.submit([i] * 8, sampling) for i in (1, 2, 3))
+    ended = [request for request, _ in scheduler.run() if request.finish_reason]
+    assert scheduler.n_preempted > 0
+    assert ended == [first, second, third]
+
+
 def test_a_beginning_that_is_known_is_not_read_again() -> None:
     scheduler = Scheduler(model_of("qwen3"), Scheduling(block_size=4))
     for last in (1, 2):

@@ -151,11 +151,9 @@ class Scheduler:
             request.text = None
 
     def blocks_for(self, request: Request, n_tokens: int) -> int:
-        """Blocks that the pool has to give for so many more tokens of a request."""
+        """Blocks that the pool has to give for so many more tokens of a request; only full blocks are ever shared."""
         assert request.text is not None
-        size, text = self.cfg.block_size, request.text
-        shared = text.length % size and not self.cache.pool.is_writable(text.blocks[-1])
-        return -(-(text.length + n_tokens) // size) - len(text.blocks) + bool(shared)
+        return -(-(request.text.length + n_tokens) // self.cfg.block_size) - len(request.text.blocks)
 
     def make_room(self, requests: list[Request], n_tokens: int) -> list[Request]:
         """Those of them that can go on; where memory is out the last ones wait, or the only one ends."""
