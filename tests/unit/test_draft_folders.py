@@ -62,3 +62,13 @@ def test_other_vocabularies_are_refused(home: Path) -> None:
     said = legollm("generate", str(home / "large"), "ab", f"draft={home / 'other'}", status=2)
     assert "so its guesses mean something else" in said.err
     assert "lookahead: found 0" in legollm("generate", str(home / "large"), "ab", "lookahead=0", status=2).err
+
+
+def test_the_likeliest_answer_is_searched_for_by_the_command_line_and_in_python(home: Path) -> None:
+    lm = load(home / "large", engine="torch")
+    text = lm.generate("ab ab", beams=3, length_penalty=0.5, max_new_tokens=12)
+    words = ("generate", str(home / "large"), "ab ab", "engine=torch", "max_new_tokens=12", "beams=3", "--json")
+    assert legollm(*words, "length_penalty=0.5", "seed=5").json["text"] == text
+    said = legollm(*words, "draft=prompt", status=2)
+    assert "beams: a search has no use for guesses" in said.err
+    assert "beams: found 0" in legollm(*words[:-2], "beams=0", status=2).err

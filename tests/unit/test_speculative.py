@@ -73,7 +73,7 @@ def test_greedy_writes_what_it_writes_without_guesses(
     decoding = Decoding(batch_size=batch_size, window=15, prefill_chunk=3, on_overflow=on_overflow)
     expected = complete(target, PROMPTS, sampling, decoding=decoding)
     speculator = fixed(drafters[name], 4)
-    assert complete(target, PROMPTS, sampling, decoding=decoding, speculator=speculator) == expected
+    assert complete(target, PROMPTS, sampling, decoding=decoding, decoder=speculator) == expected
     report = speculator.lookahead.report()
     assert report["n_accepted"] == sum(n * count for n, count in enumerate(report["accepted_lengths"]))
     assert name not in ("itself", "alike") or report["n_accepted"] > 0
@@ -130,7 +130,7 @@ def test_samples_are_distributed_as_the_model_says(settings: dict[str, Any]) -> 
     n, sampling = 1500, Sampling(max_new_tokens=3, seed=SEED, **settings)
     model, draft = Table(4, seed=0), Table(4, seed=1)
     speculator = fixed(ModelDraft(draft), 2)
-    done = complete(model, [[0]] * n, sampling, decoding=Decoding(batch_size=750), speculator=speculator)
+    done = complete(model, [[0]] * n, sampling, decoding=Decoding(batch_size=750), decoder=speculator)
     found = Counter(tuple(one.ids) for one in done)
     assert 0.2 < speculator.lookahead.report()["acceptance"] < 0.98
     rare_expected, rare_found, statistic, freedom = 0.0, 0, 0.0, 0
@@ -157,14 +157,14 @@ def test_guesses_for_certain_leave_every_draw_as_it_was(
     decoding = Decoding(batch_size=batch_size)
     speculator = fixed(PromptLookup(longest=2, shortest=1), 3)
     expected = complete(target, PROMPTS, sampling, decoding=decoding)
-    assert complete(target, PROMPTS, sampling, decoding=decoding, speculator=speculator) == expected
+    assert complete(target, PROMPTS, sampling, decoding=decoding, decoder=speculator) == expected
     assert speculator.lookahead.report()["n_accepted"] > 0
 
 
 def test_a_row_does_not_depend_on_its_neighbours(target: nn.Module, drafters: dict[str, Drafter]) -> None:
     sampling = Sampling(temperature=1.2, top_p=0.9, max_new_tokens=16, seed=5)
     batches = [
-        complete(target, PROMPTS, sampling, decoding=Decoding(batch_size=n), speculator=fixed(drafters["alike"], 3))
+        complete(target, PROMPTS, sampling, decoding=Decoding(batch_size=n), decoder=fixed(drafters["alike"], 3))
         for n in (1, 2, 4)
     ]
     assert batches[0] == batches[1] == batches[2]
@@ -183,20 +183,18 @@ def test_stop_ids_and_stop_texts_end_within_a_run() -> None:
     model = Table(256, seed=0, scale=0.0)
     model.table[torch.arange(255), torch.arange(1, 256)] = 9.0
     sampling = Sampling(temperature=0, max_new_tokens=20, stop_ids=(ord("k"),))
-    (done,) = complete(model, [[ord("a")]], sampling, speculator=fixed(ModelDraft(model), 4))
+    (done,) = complete(model, [[ord("a")]], sampling, decoder=fixed(ModelDraft(model), 4))
     assert done == Completion(ids=list(b"bcdefghij"), finish_reason="stop", stop_id=ord("k"))
     tokenizer, sampling = ByteTokenizer(), Sampling(temperature=0, max_new_tokens=20, stop=("hi",))
-    stream = stream_text(model, tokenizer, "a", sampling, speculator=fixed(ModelDraft(model), 4))
+    stream = stream_text(model, tokenizer, "a", sampling, decoder=fixed(ModelDraft(model), 4))
     assert ("".join(stream), stream.ids, stream.finish_reason) == ("bcdefg", list(b"bcdefghi"), "stop")
-    texts = generate_texts(model, tokenizer, ["a", "e"], sampling, speculator=fixed(ModelDraft(model), 4))
+    texts = generate_texts(model, tokenizer, ["a", "e"], sampling, decoder=fixed(ModelDraft(model), 4))
     assert [(one.text, one.finish_reason) for one in texts] == [("bcdefg", "stop"), ("fg", "stop")]
 
 
 def test_the_answer_ends_exactly_at_max_new_tokens_and_one_pass_checks_all_guesses() -> None:
     model, draft = Table(256, seed=0), Table(256, seed=0)
-    (done,) = complete(
-        model, [[1, 2]], Sampling(temperature=0, max_new_tokens=10), speculator=fixed(ModelDraft(draft), 4)
-    )
+    (done,) = complete(model, [[1, 2]], Sampling(temperature=0, max_new_tokens=10), decoder=fixed(ModelDraft(draft), 4))
     assert (len(done.ids), done.finish_reason) == (10, "length")
     assert model.sizes == [(1, 2), (1, 5), (1, 4)]  # 1 token, 5 tokens, 4 tokens
     assert draft.sizes == [(1, 3), (1, 1), (1, 1), (1, 1), (1, 2), (1, 1), (1, 1)]
@@ -206,7 +204,7 @@ def test_only_ids_of_the_tokenizer_are_guessed_and_chosen() -> None:
     model = Table(300, seed=0, scale=0.0)
     model.table[:, 299] = 5.0
     sampling = Sampling(max_new_tokens=12, temperature=1.0)
-    texts = generate_texts(model, ByteTokenizer(), ["a", "bc"], sampling, speculator=fixed(ModelDraft(model), 4))
+    texts = generate_texts(model, ByteTokenizer(), ["a", "bc"], sampling, decoder=fixed(ModelDraft(model), 4))
     assert max(max(one.ids) for one in texts) < ByteTokenizer().vocab_size
 
 
@@ -215,14 +213,14 @@ def test_a_draft_with_a_wider_or_narrower_head_fits() -> None:
     wide, narrow = Table(9, seed=0), Table(7, seed=1)
     wide.table[:, 7:] = -torch.inf
     for model, draft in ((wide, narrow), (narrow, wide)):
-        rows = complete(model, [[0], [1]], Sampling(max_new_tokens=9), speculator=fixed(ModelDraft(draft), 2))
+        rows = complete(model, [[0], [1]], Sampling(max_new_tokens=9), decoder=fixed(ModelDraft(draft), 2))
         assert {len(row.ids) for row in rows} == {9}
 
 
 def test_a_draft_that_reads_less_far_falls_silent(target: nn.Module) -> None:
     sampling = Sampling(temperature=0, max_new_tokens=20)
     speculator = fixed(ModelDraft(tiny(0, max_seq_len=12)), 3)
-    assert complete(target, PROMPTS, sampling, speculator=speculator) == complete(target, PROMPTS, sampling)
+    assert complete(target, PROMPTS, sampling, decoder=speculator) == complete(target, PROMPTS, sampling)
     assert speculator.lookahead.report()["n_accepted"] > 0
 
 
@@ -251,7 +249,7 @@ def test_rows_are_read_again_where_padding_has_filled_the_cache(
     n_resets = []
     monkeypatch.setattr(FullCache, "reset", lambda cache, reset=FullCache.reset: n_resets.append(reset(cache)))
     speculator = fixed(InTurns({i: one.ids for i, one in enumerate(expected)}), 6)
-    assert complete(target, prompts, sampling, speculator=speculator) == expected
+    assert complete(target, prompts, sampling, decoder=speculator) == expected
     assert n_resets
 
 
@@ -271,6 +269,10 @@ def test_forgotten_columns_are_padding_or_free() -> None:
 def test_what_cannot_be_is_refused(target: nn.Module) -> None:
     with pytest.raises(ConfigError, match="lookahead: found 0; possible: 1 or more"):
         Speculation(lookahead=0)
-    for decoding, found in ((Decoding(use_cache=False), "use_cache: false"), (Decoding(cache="sinks"), "cache: sinks")):
-        with pytest.raises(ConfigError, match=f"{found} cannot take back guesses that were wrong; use cache=full"):
-            complete(target, [[1]], GREEDY, decoding=decoding, speculator=fixed(PromptLookup(), 2))
+    for decoding, found in (
+        (Decoding(use_cache=False), "no cache"),
+        (Decoding(cache="sinks"), "cache=sinks cache_precision=model"),
+        (Decoding(cache_precision="int8"), "cache=full cache_precision=int8"),
+    ):
+        with pytest.raises(ConfigError, match=f"cache: draft needs cache=full .*, found {found}"):
+            complete(target, [[1]], GREEDY, decoding=decoding, decoder=fixed(PromptLookup(), 2))

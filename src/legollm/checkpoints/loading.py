@@ -17,8 +17,9 @@ from legollm.checkpoints.quantized import load_quantized, quantization_of
 from legollm.checkpoints.reader import inside, read_json
 from legollm.data.chat import CHATML, Message, encode_chat, end_of_turn
 from legollm.errors import CheckpointError, ConfigError, IntegrityError
+from legollm.generation.beams import Beams, BeamSearch
 from legollm.generation.cache import GenerativeModel
-from legollm.generation.complete import DEFAULT_DECODING, Decoding, decode, open_rows
+from legollm.generation.complete import DEFAULT_DECODING, BatchDecoder, Decoding, decode, open_rows
 from legollm.generation.drafts import ModelDraft, PromptLookup
 from legollm.generation.sampling import Sampling
 from legollm.generation.speculative import Speculation, Speculator
@@ -65,13 +66,14 @@ class Loaded:
         """The continuation of a prompt, without the prompt.
 
         settings: temperature, top_k, top_p, min_p, max_new_tokens, stop, seed, ... as in `Sampling`; on_overflow (by
-        itself "crop"), window, cache, ... as in `Decoding`; draft, lookahead and adapt as in `Speculation`.
+        itself "crop"), window, cache, ... as in `Decoding`; draft, lookahead and adapt as in `Speculation`;
+        beams and length_penalty as in `Beams`.
 
         Raises:
             ConfigError: an unknown or impossible setting.
             ContextError: the prompt does not fit, and on_overflow is "error".
         """
-        wanted, decoding, speculation = self.settings_of(settings)
+        wanted, decoding, decoder = self.settings_of(settings)
         completion = generate_text(
             self.writer_of(wanted, decoding=decoding),
             self.text_side(),
@@ -79,7 +81,7 @@ class Loaded:
             wanted,
             stop_ids=self.stop_ids(),
             decoding=decoding,
-            speculator=self.speculator(speculation, wanted),
+            decoder=decoder,
         )
         return completion.text
 
@@ -91,10 +93,9 @@ class Loaded:
         self, prompt: str | Sequence[int], *, as_ids: bool = False, **settings: Any
     ) -> TextStream | Iterator[int]:
         """The continuation piece by piece: whole characters only, or with as_ids the tokens."""
-        wanted, decoding, speculation = self.settings_of(settings)
-        speculator = self.speculator(speculation, wanted)
+        wanted, decoding, decoder = self.settings_of(settings)
         if as_ids:
-            return self.ids(prompt, wanted, decoding, speculator)
+            return self.ids(prompt, wanted, decoding, decoder)
         return stream_text(
             self.writer_of(wanted, decoding=decoding),
             self.text_side(),
@@ -102,11 +103,11 @@ class Loaded:
             wanted,
             stop_ids=self.stop_ids(),
             decoding=decoding,
-            speculator=speculator,
+            decoder=decoder,
         )
 
     def ids(
-        self, prompt: str | Sequence[int], sampling: Sampling, decoding: Decoding, speculator: Speculator | None = None
+        self, prompt: str | Sequence[int], sampling: Sampling, decoding: Decoding, decoder: BatchDecoder | None = None
     ) -> Iterator[int]:
         ids = self.text_side().encode(prompt) if isinstance(prompt, str) else prompt
         model = self.writer_of(sampling, decoding=decoding)
@@ -119,7 +120,7 @@ class Loaded:
             stop_ids=self.stop_ids(),
             decoding=decoding,
             n_ids=n_ids,
-            speculator=speculator,
+            decoder=decoder,
         )
         for _, token in steps:
             if token != row.stop_id:
@@ -142,16 +143,34 @@ class Loaded:
         """Where no window is set it is the length the model was trained at, also where positions reach further."""
         return replace(settings, window=settings.window or self.config.max_seq_len)
 
-    def settings_of(self, settings: dict[str, Any]) -> tuple[Sampling, Decoding, Speculation]:
+    def settings_of(self, settings: dict[str, Any]) -> tuple[Sampling, Decoding, BatchDecoder | None]:
         """Keyword arguments, told apart.
 
         Raises:
             ConfigError: a name that is no setting, with the near miss; or a value that is not possible.
         """
-        own = {name: settings[name] for name in settings.keys() & names_of(Decoding)}
-        guessing = {name: settings[name] for name in settings.keys() & names_of(Speculation)}
-        others = {name: value for name, value in settings.items() if name not in own | guessing}
-        return sampling_of(others), self.decoding(Decoding(**{"on_overflow": "crop"} | own)), Speculation(**guessing)
+        parts: list[dict[str, Any]] = []
+        for kind in (Decoding, Speculation, Beams):
+            parts.append({name: settings[name] for name in settings.keys() & names_of(kind)})
+        own, guessing, searching = parts
+        wanted = sampling_of(
+            {name: value for name, value in settings.items() if name not in own | guessing | searching}
+        )
+        decoding = self.decoding(Decoding(**{"on_overflow": "crop"} | own))
+        return wanted, decoding, self.decoder_of(Speculation(**guessing), Beams(**searching), wanted)
+
+    def decoder_of(self, speculation: Speculation, beams: Beams, sampling: Sampling) -> BatchDecoder | None:
+        """What writes in another way than token by token; None if nothing is said.
+
+        Raises:
+            ConfigError: both are wanted; or see `speculator`.
+            CheckpointError: see `speculator`.
+        """
+        if beams.beams == 1:
+            return self.speculator(speculation, sampling)
+        if speculation.draft is not None:
+            raise ConfigError("beams: a search has no use for guesses; leave out either beams or draft")
+        return BeamSearch(beams)
 
     def speculator(self, settings: Speculation, sampling: Sampling) -> Speculator | None:
         """What guesses ahead; None if nothing is to.
@@ -241,7 +260,9 @@ def sampling_of(settings: dict[str, Any]) -> Sampling:
     names = names_of(Sampling)
     for name in settings:
         if name not in names:
-            close = difflib.get_close_matches(name, [*names, *names_of(Decoding), *names_of(Speculation)], n=1)
+            close = difflib.get_close_matches(
+                name, [*names, *names_of(Decoding), *names_of(Speculation), *names_of(Beams)], n=1
+            )
             raise ConfigError(
                 f"{name}: no such setting; " + (f"did you mean {close[0]}?" if close else ", ".join(names))
             )
@@ -253,7 +274,7 @@ def sampling_of(settings: dict[str, Any]) -> Sampling:
     return Sampling(**settings)
 
 
-def names_of(settings: type[Sampling | Decoding | Speculation]) -> list[str]:
+def names_of(settings: type[Sampling | Decoding | Speculation | Beams]) -> list[str]:
     return [field.name for field in dataclasses.fields(settings)]
 
 

@@ -10,9 +10,10 @@ from typing import ClassVar
 from legollm.checkpoints.loading import load
 from legollm.config import Resolved
 from legollm.errors import ConfigError
+from legollm.generation.beams import Beams
 from legollm.generation.complete import Decoding
 from legollm.generation.sampling import Sampling
-from legollm.generation.speculative import Speculation
+from legollm.generation.speculative import Speculation, Speculator
 from legollm.generation.text import stream_text
 from legollm.lowering.engine import Engine
 from legollm.lowering.weights import Precision
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateRun(Sampling, Speculation):
+class GenerateRun(Sampling, Speculation, Beams):
     """A model, a prompt, and how the next token is chosen."""
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ("model", "prompt")
@@ -42,6 +43,7 @@ class GenerateRun(Sampling, Speculation):
     def __post_init__(self) -> None:
         Sampling.__post_init__(self)
         Speculation.__post_init__(self)
+        Beams.__post_init__(self)
 
 
 def generate(run: Resolved[GenerateRun]) -> None:
@@ -49,15 +51,17 @@ def generate(run: Resolved[GenerateRun]) -> None:
 
     legollm generate runs/demo "Mira put the key" temperature=0.8 max_new_tokens=80
     legollm generate runs/large "Mira put the key" draft=runs/small lookahead=4
+    legollm generate runs/demo "Mira put the key" beams=4 length_penalty=0.8
     legollm generate runs/demo "One morning," max_new_tokens=100000 decoding.cache=sinks decoding.window=64
     """
     cfg = run.value
     lm = load(cfg.model, engine=cfg.engine, precision=cfg.precision)
     lm.refuse_pairs()
     sampling = Sampling(**{one.name: getattr(cfg, one.name) for one in fields(Sampling)})
-    speculator = lm.speculator(
-        Speculation(**{one.name: getattr(cfg, one.name) for one in fields(Speculation)}), sampling
-    )
+    speculation = Speculation(**{one.name: getattr(cfg, one.name) for one in fields(Speculation)})
+    beams = Beams(**{one.name: getattr(cfg, one.name) for one in fields(Beams)})
+    decoder = lm.decoder_of(speculation, beams, sampling)
+    report = decoder.lookahead if isinstance(decoder, Speculator) else None
     prompt = cfg.prompt
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read()
@@ -72,7 +76,7 @@ def generate(run: Resolved[GenerateRun]) -> None:
         sampling,
         stop_ids=lm.stop_ids(),
         decoding=decoding,
-        speculator=speculator,
+        decoder=decoder,
     )
     if cfg.json:
         text = "".join(stream)
@@ -81,12 +85,12 @@ def generate(run: Resolved[GenerateRun]) -> None:
             "text": text,
             "n_tokens": len(stream.ids),
             "finish_reason": stream.finish_reason,
-        } | ({"speculation": speculator.lookahead.report()} if speculator else {})
+        } | ({"speculation": report.report()} if report else {})
         print(json.dumps(result, ensure_ascii=False))
         return
     print(prompt or "", end="", flush=True)
     for piece in stream:
         print(piece, end="", flush=True)
     print()
-    if speculator:
-        log.info("%s", speculator.lookahead)
+    if report:
+        log.info("%s", report)

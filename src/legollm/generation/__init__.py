@@ -10,6 +10,7 @@ reader      a model whose rows are not equally far, and that can take back what 
 drafts      guesses at the next tokens: a smaller model, counts, what the prompt said
 lookahead   how far guessing pays
 speculative guesses checked in one pass, without a trace in what is written
+beams       the likeliest answer as a whole
 complete    many prompts of any length: batches, windows, and why each one ended
 text        text in, text out: whole characters, stop strings, streaming
 """

@@ -69,6 +69,15 @@ class Decoding:
         if self.cache != "full" and not self.use_cache:
             raise ConfigError(f"use_cache: cache={self.cache} is one; use cache=full, or leave use_cache at true")
 
+    def require_full_cache(self, what: str) -> None:
+        """
+        Raises:
+            ConfigError: `what` takes back or copies what was read, and this is another cache than the plain one.
+        """
+        if not self.use_cache or (self.cache, self.cache_precision) != ("full", "model"):
+            found = f"cache={self.cache} cache_precision={self.cache_precision}" if self.use_cache else "no cache"
+            raise ConfigError(f"cache: {what} needs cache=full and cache_precision=model, found {found}")
+
     @property
     def forgets(self) -> bool:
         """Whether the cache lets go of old tokens, so that there is no end to a text."""
@@ -159,7 +168,7 @@ class Row:
 
 
 class BatchDecoder(Protocol):
-    """Another way to write a batch, to the same end: see `decode_batch`, and speculative.py."""
+    """Another way to write a batch: see `decode_batch`; speculative.py and beams.py have one."""
 
     def decode_batch(
         self,
@@ -180,7 +189,7 @@ def complete(
     *,
     stop_ids: Collection[int] = (),
     decoding: Decoding = DEFAULT_DECODING,
-    speculator: BatchDecoder | None = None,
+    decoder: BatchDecoder | None = None,
 ) -> list[Completion]:
     """The completion of each prompt, in their order; prompt i draws with seed + i, whatever it is batched with.
 
@@ -191,7 +200,7 @@ def complete(
     if sampling.stop:
         raise ConfigError(f"stop: found {sampling.stop!r}, but ids hold no text; use stop_ids or generate_texts")
     rows = open_rows(model, prompts, sampling, decoding)
-    for _ in decode(model, rows, sampling, stop_ids=stop_ids, decoding=decoding, speculator=speculator):
+    for _ in decode(model, rows, sampling, stop_ids=stop_ids, decoding=decoding, decoder=decoder):
         pass
     return [row.completion() for row in rows]
 
@@ -231,18 +240,18 @@ def decode(
     stop_ids: Collection[int],
     decoding: Decoding,
     n_ids: int | None = None,
-    speculator: BatchDecoder | None = None,
+    decoder: BatchDecoder | None = None,
 ) -> Iterator[tuple[Row, int]]:
     """Generate until every row is finished; yields each new token with its row, stop ids included.
 
-    n_ids: only ids below this are chosen; None is all the model has. speculator: writes with guesses; None without.
+    n_ids: only ids below this are chosen; None is all the model has. decoder: writes in another way.
     Whoever consumes this may end a row by setting its `finish_reason`.
     """
     window = decoding.limit_of(model)
-    write = decode_batch if speculator is None else speculator.decode_batch
+    write = decode_batch if decoder is None else decoder.decode_batch
     stops = {*stop_ids, *sampling.stop_ids}
     waiting = sorted(rows, key=lambda row: row.n_seen, reverse=True)  # like lengths together: little padding
-    if decoding.cache == "paged" and speculator is None and rows:
+    if decoding.cache == "paged" and decoder is None and rows:
         longest = max(row.n_seen + row.n_left(sampling.max_new_tokens, window) for row in rows)
         paged = PagedCache.for_model(model, min(len(rows), decoding.batch_size), min(longest, window or longest))
         write = partial(decode_batch, paged=paged)

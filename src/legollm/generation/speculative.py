@@ -65,14 +65,7 @@ class Speculator:
         Raises:
             ConfigError: the cache is none that can take back what it has read.
         """
-        if decoding.forgets or not decoding.use_cache:
-            found = f"cache: {decoding.cache}" if decoding.forgets else "use_cache: false"
-            raise ConfigError(f"{found} cannot take back guesses that were wrong; use cache=full, or no draft")
-        if (decoding.cache, decoding.cache_precision) != ("full", "model"):
-            raise ConfigError(
-                f"cache: {decoding.cache} with cache_precision={decoding.cache_precision} is not for guesses; use "
-                "cache=full and cache_precision=model, or no draft"
-            )
+        decoding.require_full_cache("draft")
         if isinstance(model, NGram):
             raise ConfigError("draft: an n-gram model looks its tokens up, and nobody guesses sooner; leave draft out")
         n_new, n_most = max(row.n_left(sampling.max_new_tokens, window) for row in rows), self.lookahead.most

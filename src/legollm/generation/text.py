@@ -58,7 +58,7 @@ def stream_text(
     *,
     stop_ids: Collection[int] = (),
     decoding: Decoding = DEFAULT_DECODING,
-    speculator: BatchDecoder | None = None,
+    decoder: BatchDecoder | None = None,
 ) -> TextStream:
     """Continue a prompt piece by piece. What might become a stop text is held back until it is decided.
 
@@ -74,7 +74,7 @@ def stream_text(
     def pieces() -> Generator[str, None, None]:
         transcript = Transcript(tokenizer, sampling.stop)
         n_ids = tokenizer.vocab_size
-        steps = decode(model, [row], sampling, stop_ids=stop_ids, decoding=decoding, n_ids=n_ids, speculator=speculator)
+        steps = decode(model, [row], sampling, stop_ids=stop_ids, decoding=decoding, n_ids=n_ids, decoder=decoder)
         for _, token in steps:
             if piece := transcript.push(row, token):
                 yield piece
@@ -90,7 +90,7 @@ def generate_texts(
     *,
     stop_ids: Collection[int] = (),
     decoding: Decoding = DEFAULT_DECODING,
-    speculator: BatchDecoder | None = None,
+    decoder: BatchDecoder | None = None,
 ) -> list[TextCompletion]:
     """Continue many prompts in batches; each text is what `stream_text` with seed + i gives.
 
@@ -101,7 +101,7 @@ def generate_texts(
     transcripts = {row: Transcript(tokenizer, sampling.stop) for row in rows}
     texts = dict.fromkeys(rows, "")
     n_ids = tokenizer.vocab_size
-    steps = decode(model, rows, sampling, stop_ids=stop_ids, decoding=decoding, n_ids=n_ids, speculator=speculator)
+    steps = decode(model, rows, sampling, stop_ids=stop_ids, decoding=decoding, n_ids=n_ids, decoder=decoder)
     for row, token in steps:
         texts[row] += transcripts[row].push(row, token)
     return [TextCompletion(text=texts[row], **vars(row.completion())) for row in rows]
@@ -115,7 +115,7 @@ def generate_text(
     *,
     stop_ids: Collection[int] = (),
     decoding: Decoding = DEFAULT_DECODING,
-    speculator: BatchDecoder | None = None,
+    decoder: BatchDecoder | None = None,
 ) -> TextCompletion:
     """Continue one prompt.
 
@@ -123,7 +123,7 @@ def generate_text(
         ConfigError, ContextError: see `complete`.
     """
     (completion,) = generate_texts(
-        model, tokenizer, [prompt], sampling, stop_ids=stop_ids, decoding=decoding, speculator=speculator
+        model, tokenizer, [prompt], sampling, stop_ids=stop_ids, decoding=decoding, decoder=decoder
     )
     return completion
 
