@@ -66,7 +66,11 @@ def test_the_command_writes_what_every_verb_takes(source: Path, tmp_path: Path, 
     assert main(["eval", str(target), f"data.source={text}", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n_tokens"] > 0
     assert main(["inspect", str(target)]) == 0
-    assert "QuantizedLinear" in capsys.readouterr().out
+    after = capsys.readouterr().out
+    assert main(["inspect", str(source)]) == 0
+    before = capsys.readouterr().out
+    assert "QuantizedLinear" in after
+    assert [line.split()[-1] for line in after.splitlines()] == [line.split()[-1] for line in before.splitlines()]
     texts = {load(target, engine=engine).generate("W", temperature=0, max_new_tokens=4) for engine in ("torch", "auto")}
     assert len(texts) == 1
 
@@ -120,7 +124,7 @@ BLOCK = {
         ({"quantization": BLOCK | {"skip": [1]}}, "which no legollm wrote; quantise it again"),
         ({"quantization": "int4"}, "which no legollm wrote; quantise it again"),
         ({"quantization": BLOCK | {"group_size": 0}}, "quantization: group_size: 0 is no even number"),
-        ({"quantization": BLOCK | {"group_size": 64}}, "of another shape: blocks.0.attn.k_proj.numbers"),
+        ({"quantization": BLOCK | {"group_size": 64}}, "of another shape: blocks.0.ffn.down_proj.scales"),
         ({"quantization": BLOCK | {"precision": "int8"}}, "of another shape: blocks.0.attn"),
         ({"quantization": BLOCK | {"skip": ["*"]}}, "quantization: model: no linear map that could be quantised"),
         ({"quantization": BLOCK | {"skip": []}}, "missing: lm_head.numbers"),

@@ -102,7 +102,7 @@ class QuantizedLinear(nn.Module):
             numbers = torch.empty(out_features, in_features, dtype=torch.int8)
             scales = torch.empty(out_features)
         else:
-            numbers = torch.empty(out_features, n_groups * group_size // 2, dtype=torch.uint8)
+            numbers = torch.empty(out_features, (in_features + 1) // 2, dtype=torch.uint8)
             scales = torch.empty(out_features, n_groups, dtype=torch.bfloat16)
         self.numbers: Tensor
         self.scales: Tensor
@@ -112,7 +112,8 @@ class QuantizedLinear(nn.Module):
 
     def fill(self, numbers: Tensor, scales: Tensor) -> Self:
         """Take the numbers and scales that `rounded` returns."""
-        self.numbers = in_pairs(numbers.flatten(1)) if self.bits == "int4" else numbers
+        n_even = self.in_features + self.in_features % 2  # zeros that fill the last group are not kept
+        self.numbers = in_pairs(numbers.flatten(1)[:, :n_even]) if self.bits == "int4" else numbers
         self.scales = scales
         return self
 
@@ -120,7 +121,7 @@ class QuantizedLinear(nn.Module):
         """As `rounded` returns them, int8."""
         if self.bits == "int8":
             return self.numbers
-        return out_of_pairs(self.numbers).unflatten(1, (-1, self.group_size))
+        return in_groups(out_of_pairs(self.numbers), self.group_size)
 
     @property
     def weight(self) -> Tensor:

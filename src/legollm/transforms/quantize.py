@@ -66,7 +66,9 @@ def quantize(model: nn.Module, cfg: QuantizeConfig, texts: Sequence[tuple[Tensor
         own = {id(module) for module in part.modules()}
         maps = {name: model.get_submodule(name) for name in names}
         linears = {name: one for name, one in maps.items() if isinstance(one, nn.Linear) and id(one) in own}
-        inputs = watched(model, linears, texts) if cfg.method != "rtn" and linears else {}
+        if not linears:
+            continue
+        inputs = watched(model, linears, texts) if cfg.method != "rtn" else {}
         if cfg.method == "awq":
             rescale(part, {linears[name]: one for name, one in inputs.items()}, cfg.precision, cfg.group_size)
         for name, linear in linears.items():
