@@ -35,6 +35,8 @@ ROOT = Path(__file__).parents[2]
 LEDGER = "log.md"  # says what was, not what is
 DOCS = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "bricks").glob("*.md")]
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in DOCS if path.name != LEDGER)]
+LONG = {"docs/architectures.md", "docs/training.md"}
+"""Pages whose commands take half a minute; for the patient."""
 COVERED_ELSEWHERE = {"make run", "make test"}
 BLOCK = re.compile(r"(?P<notes>(?:^<!-- test: [^\n]*-->\n)*)^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 NOTE = re.compile(r"^<!-- test: (\w+) ?(.*?) ?-->$", re.M)
@@ -140,7 +142,9 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.slow) if page in LONG else page for page in PAGES]
+)
 def test_what_the_page_shows_is_so(
     page: str, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
