@@ -53,11 +53,6 @@ def free_bytes(device: torch.device) -> int | None:
     return free
 
 
-MAPPED = 1 << 25
-"""Bytes of a block that is given back all the same: there are few, and kept they leave holes that others tear apart. In
-the shape of GPT-2 124M that is 130 MiB of 3,300."""
-
-
 def keep_freed_memory() -> None:
     """Have the C library keep what is freed, so that the tensors of the next step find it mapped already.
 
@@ -67,7 +62,7 @@ def keep_freed_memory() -> None:
     mmap_threshold, trim_threshold, top_pad = -3, -1, -2  # as malloc.h numbers them
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is not None and hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(mmap_threshold, MAPPED)
+        libc.mallopt(mmap_threshold, 1 << 30)
         libc.mallopt(trim_threshold, 2**31 - 1)
         libc.mallopt(top_pad, 64 << 20)
 

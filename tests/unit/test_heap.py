@@ -4,7 +4,6 @@ import random
 
 import pytest
 
-from legollm.device import MAPPED
 from legollm.evaluation import heap as module
 from legollm.evaluation.heap import SLACK, Heap
 
@@ -70,15 +69,3 @@ def test_what_something_small_has_taken_comes_back_with_the_end_of_a_step(monkey
     assert heap.end > 10_000
     heap.step_ends()
     assert heap.end == 0
-
-
-def test_the_largest_blocks_leave_no_holes() -> None:
-    heap = Heap()
-    for number in range(3):
-        heap.take(number, MAPPED)
-        heap.give_back(number)
-    heap.take(3, 1 << 20)
-    assert MAPPED <= heap.most < MAPPED + (1 << 21)
-    assert heap.end < 1 << 21
-    heap.take(4, MAPPED)
-    assert heap.most > MAPPED + (1 << 20)

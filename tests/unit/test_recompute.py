@@ -57,15 +57,16 @@ def assert_same(a: tuple[Any, ...], b: tuple[Any, ...]) -> None:
         assert (x is None and y is None) or torch.equal(x, y)
 
 
-@pytest.mark.parametrize("which", ["full", 2])
+@pytest.mark.parametrize("which", ["full", 2, "wide"])
 @pytest.mark.parametrize("name", WITH_BLOCKS)
 def test_every_architecture_has_the_same_gradients_in_every_bit(name: str, which: Recompute) -> None:
     assert_same(step(built(name, "none")), step(built(name, which)))
 
 
+@pytest.mark.parametrize("which", ["full", "wide"])
 @pytest.mark.parametrize("name", ["gpt2", "mixtral"])
-def test_also_where_products_are_bfloat16(name: str) -> None:
-    assert_same(step(built(name, "none"), "bfloat16"), step(built(name, "full"), "bfloat16"))
+def test_also_where_products_are_bfloat16(name: str, which: Recompute) -> None:
+    assert_same(step(built(name, "none"), "bfloat16"), step(built(name, which), "bfloat16"))
 
 
 def test_also_with_packed_documents() -> None:

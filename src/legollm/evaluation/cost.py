@@ -20,7 +20,7 @@ from legollm.components.encoder_decoder import EncoderDecoder
 from legollm.components.moe import MoE
 from legollm.components.positions import LearnedPositionEmbedding, TokenEmbedding
 from legollm.device import autocast
-from legollm.transforms.recompute import Forgetful
+from legollm.transforms.recompute import Forgetful, Sparing
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,8 @@ def kept_bytes(model: nn.Module, texts: Sequence[Tensor], precision: str) -> int
     for block in model.modules():
         if isinstance(vars(block).get("forward"), Forgetful):  # all that it keeps is what it reads
             block.register_forward_pre_hook(lambda block, args: (keep(args[0]), None)[1])
+        elif isinstance(sparing := vars(block).get("forward"), Sparing):
+            sparing.tell = keep
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         with autocast(precision, torch.device("cpu")):
             logits = model(*texts).float()

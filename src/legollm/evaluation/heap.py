@@ -1,16 +1,13 @@
 """How large the heap of the C library grows while blocks of memory come and go, which is more than they hold at once.
 
 As glibc does it: a block gets the smallest free place that is large enough, free neighbours become one place, and where
-none is large enough the heap grows at its end. The largest blocks have pages of their own, which go when they go.
-PyTorch asks for blocks that begin at a multiple of 64 bytes, for which glibc looks for 96 bytes more and gives back
-what is too much. Where a neighbour or something small takes that rest, the place is too small for the next block of the
-same size, so that even steps that repeat themselves need new places.
+none is large enough the heap grows at its end. PyTorch asks for blocks that begin at a multiple of 64 bytes, for which
+glibc looks for 96 bytes more and gives back what is too much. Where a neighbour or something small takes that rest, the
+place is too small for the next block of the same size, so that even steps that repeat themselves need new places.
 """
 
 import bisect
 import random
-
-from legollm.device import MAPPED
 
 OVERHEAD, SLACK = 24, 96
 """Bytes of a block's own note, rounded up; and those that are looked for beside it."""
@@ -20,12 +17,10 @@ benchmarks/bench_plan.py."""
 
 
 class Heap:
-    """Places in one row of bytes; `most` is how far it ever reached, with what lay elsewhere at that time."""
+    """Places in one row of bytes; `most` is how far it ever reached."""
 
     def __init__(self) -> None:
         self.end = self.most = 0
-        self.mapped: dict[int, int] = {}
-        """By number: bytes of blocks that lie elsewhere."""
         self.free: list[tuple[int, int]] = []
         """(bytes, where) of all free places but the one at the end, the smallest first."""
         self.starts: dict[int, int] = {}
@@ -40,10 +35,6 @@ class Heap:
 
     def take(self, number: int, n_bytes: int) -> None:
         """A place for a block."""
-        if n_bytes >= MAPPED:
-            self.mapped[number] = n_bytes
-            self.grown()
-            return
         size = (n_bytes + OVERHEAD) & ~15
         i = bisect.bisect_left(self.free, (size + SLACK, -1))
         if i < len(self.free):
@@ -52,7 +43,7 @@ class Heap:
         else:
             found, at = size + SLACK, self.end
             self.end += found
-            self.grown()
+            self.most = max(self.most, self.end)
         self.blocks[number] = at, size
         rest = at + size
         if self.chance.random() < TAKEN:
@@ -60,12 +51,7 @@ class Heap:
             rest += SLACK
         self.add(at + found - rest, rest)
 
-    def grown(self) -> None:
-        self.most = max(self.most, self.end + sum(self.mapped.values()))
-
     def give_back(self, number: int) -> None:
-        if self.mapped.pop(number, 0):
-            return
         at, size = self.blocks.pop(number)
         self.add(size, at)
 

@@ -51,7 +51,8 @@ class TrainConfig:
     """A step whose gradient norm is more than this many times the median of the last 100 is left out; 0 is never."""
     recompute: Recompute = "none"
     """Blocks that keep nothing for the backward pass but compute it again: none, full for all, or a number n for every
-    n-th one. Less memory, slower steps, the same gradients."""
+    n-th one; wide is all of them, but only for attention weights and what lies between the products of a feed-forward
+    layer. Less memory, slower steps, the same gradients."""
     compile: Compile = "auto"
     """Whether the compiler takes the blocks: always, never, or auto, which tries it in a run that has more than twenty
     minutes left, and keeps it if the steps are shorter then."""
@@ -91,8 +92,8 @@ class TrainConfig:
         for name in ("eval_every", "save_every", "inspect_every", "grad_clip", "spike_factor"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: must not be negative, found {getattr(self, name)}")
-        if self.recompute not in ("none", "full") and int(self.recompute) < 1:
-            raise ConfigError(f"recompute: none, full or a number from 1, found {self.recompute}")
+        if self.recompute not in ("none", "wide", "full") and int(self.recompute) < 1:
+            raise ConfigError(f"recompute: none, wide, full or a number from 1, found {self.recompute}")
         if self.seq_len is not None and self.seq_len < 1:
             raise ConfigError(f"seq_len: must be at least 1, found {self.seq_len}")
         if self.keep < 2:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from legollm.transforms.recompute import Forgetful, blocks
+from legollm.transforms.recompute import Forgetful, Sparing, blocks
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def uncompile_blocks(model: nn.Module) -> None:
 def passes(model: nn.Module) -> Iterator[tuple[Any, str]]:
     """Where the function lies that computes a block, for each of them."""
     for block in blocks(model):
-        yield (block.forward, "compute") if isinstance(block.forward, Forgetful) else (block, "forward")
+        yield (block.forward, "compute") if isinstance(block.forward, Forgetful | Sparing) else (block, "forward")
 
 
 class Compiled:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from legollm.components.moe import MoE
-from legollm.components.spared import forgetting_all
+from legollm.components.spared import SPARING
 from legollm.errors import ConfigError
 
-Recompute = Literal["none", "full"] | int
-"""Which blocks forget: none, all, or every n-th one, beginning with the first."""
+Recompute = Literal["none", "wide", "full"] | int
+"""Which blocks forget: none, all, or every n-th one, beginning with the first; or all of them what is wide in them."""
 
 
 def recompute(model: nn.Module, which: Recompute) -> None:
@@ -31,6 +31,10 @@ def recompute(model: nn.Module, which: Recompute) -> None:
     found = list(blocks(model))
     if not found:
         raise ConfigError("train.recompute: this model has no blocks that could be computed again; use none")
+    if which == "wide":
+        for block in found:
+            block.forward = Sparing(block)
+        return
     for block in found[:: 1 if which == "full" else which]:
         block.forward = Forgetful(block)
 
@@ -39,6 +43,21 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The blocks of a model: what stands in its lists, but not what stands in lists within."""
     for child in module.children():
         yield from child if isinstance(child, nn.ModuleList) else blocks(child)
+
+
+class Sparing:
+    """Takes the place of a block's `forward`: within it, what is wide is not kept."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self.compute = block.forward
+        self.tell: Callable[[Tensor], object] = lambda kept: None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        before = SPARING.set(self.tell)
+        try:
+            return self.compute(*args, **kwargs)
+        finally:
+            SPARING.reset(before)
 
 
 class Forgetful:
@@ -53,7 +72,7 @@ class Forgetful:
         if not torch.is_grad_enabled():
             return compute()
         again = Again(compute, self.mixtures, next(arg.device for arg in args if isinstance(arg, Tensor)))
-        with saved_tensors_hooks(again.forget, again.recall), forgetting_all():
+        with saved_tensors_hooks(again.forget, again.recall):
             return compute()
 
 
@@ -91,7 +110,6 @@ class Again:
                 torch.enable_grad(),
                 torch.autocast(self.device.type, dtype=dtype, enabled=enabled),
                 saved_tensors_hooks(lambda tensor: saved.append(tensor.detach()), lambda nothing: nothing),
-                forgetting_all(),
             ):
                 self.compute()
         finally:
