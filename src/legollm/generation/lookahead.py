@@ -13,8 +13,8 @@ MEMORY = 0.9
 """What an earlier round counts for, compared to the one after it, in the share of guesses that are right."""
 SLOPE = 0.05
 """What one more token adds to a pass, as a part of a pass over one token, until it was measured."""
-MAY_LOSE, MAY_LOSE_STEPS = 0.02, 1.0
-"""Guesses may cost this part of the time, and this many steps, more than they save."""
+MAY_LOSE, MAY_LOSE_STEPS = 0.01, 0.7
+"""Guesses may cost this part of the time, and of a step, more than they save."""
 MAY_SAVE = 0.05
 """What they have saved beyond this part of the time cannot be lost again."""
 
