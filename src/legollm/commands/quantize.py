@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from legollm.checkpoints.convert import copy_tokenizer, special_ids
-from legollm.checkpoints.huggingface import refuse_quantized
+from legollm.checkpoints.huggingface import CONFIG, refuse_quantized
 from legollm.checkpoints.loading import Loaded, load
 from legollm.checkpoints.manifest import atomic_folder
 from legollm.checkpoints.quantized import load_quantized, save_quantized
@@ -56,14 +56,14 @@ class QuantizeRun(QuantizeConfig):
 def quantize_folder(run: Resolved[QuantizeRun]) -> None:
     """Write a model with weights of 8 or 4 bits: smaller on the disk and in memory, and faster with engine=cpu.
 
-    legollm quantize runs/demo quantized/demo precision=int4 method=gptq
-    legollm generate quantized/demo "Mira put the key"
+    legollm quantize runs/demo quantised/demo precision=int4 method=gptq
+    legollm generate quantised/demo "Mira put the key"
     """
     cfg = run.value
     if cfg.target.exists():
         raise ConfigError(f"target: {cfg.target} exists already; remove it, or choose another folder")
     lm = load(cfg.model)
-    refuse_quantized(lm.folder, read_json(lm.folder / "config.json"))
+    refuse_quantized(lm.folder, read_json(lm.folder / CONFIG))
     model = lm.model
     tokens = probe(lm.config.vocab_size, lm.config.max_seq_len)
     with torch.inference_mode():

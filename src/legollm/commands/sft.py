@@ -7,7 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from legollm.checkpoints.huggingface import CONFIG, refuse_quantized
 from legollm.checkpoints.loading import load
+from legollm.checkpoints.reader import read_json
 from legollm.commands.fit import Job, fit, team_of
 from legollm.commands.run_folder import Resume, open_run
 from legollm.config import Resolved
@@ -79,6 +81,7 @@ def finetune(cfg: SftRun, team: Team = ALONE, **view: Any) -> TrainState:
     """The whole run, by the processes of a team; the demo calls it, too."""
     open_run(cfg.run, cfg, cfg.resume, team)
     base = load(cfg.model)
+    refuse_quantized(base.folder, read_json(base.folder / CONFIG))
     tokenizer = base.text_side()
     eos = tokenizer.decode([end_of_turn(tokenizer)])
     template = base.chat_template or CHATML
