@@ -57,7 +57,11 @@ def moved(rope: RotaryEmbedding, keys: Tensor, by: Tensor) -> Tensor:
     """Keys that stand elsewhere: (..., K, S, Dh), `by` positions further, (B,) for rows (B, K, S, Dh)."""
     cos, sin = rope.cos_sin(by[:, None], keys.dtype)  # (B, 1, 1, R)
     n = rope.d_rotary
-    turned = rope.turn(keys[..., :n], cos / rope.magnitude, sin / rope.magnitude)  # which they were given before
+    if rope.magnitude != 1:  # which they were given before
+        cos, sin = cos / rope.magnitude, sin / rope.magnitude
+    turned = rope.turn(keys[..., :n], cos, sin)
+    if n == keys.size(-1):
+        return turned
     keys = keys.clone()
     keys[..., :n] = turned
     return keys

@@ -132,6 +132,8 @@ class RingCache:
         self._next = torch.zeros(batch_size, dtype=torch.int64, device=device)  # the place of each row's next token
         self._held = torch.full((batch_size, 1 + window), -1, dtype=torch.int64, device=device)  # the place of each key
         self._moved_by = torch.zeros_like(self._next)  # how far each row's sinks are from the start of the text
+        self._some_stand = True  # whether a row has sinks that have not moved yet
+        self._first = torch.arange(n_sinks, device=device)
         self._tokens: Tensor | None = None
         self._length = self._furthest = 0
         self._are_even = True  # whether all rows are equally long
@@ -218,14 +220,16 @@ class RingCache:
 
     def _move_sinks(self, following: Tensor, held: Tensor) -> None:
         by = (following - self.window).clamp(min=0)
-        stood = self._moved_by[: self.n_rows] == 0
-        if stood.any():
+        places = self._first + by[:, None]  # of the sinks, which are where they were in rows that have room left
+        if self._some_stand:
+            stood = self._moved_by[: self.n_rows] == 0
             for ring in self.rings:
                 ring.remember_sinks(stood)
+            places = torch.where(by[:, None] > 0, places, held[:, 1 : 1 + self.n_sinks])
+            self._some_stand = bool((by == 0).any())
         for ring in self.rings:
             ring.move_sinks(by)
-        first = torch.arange(self.n_sinks, device=held.device)
-        held[:, 1 : 1 + self.n_sinks] = torch.where(by[:, None] > 0, first + by[:, None], held[:, 1 : 1 + self.n_sinks])
+        held[:, 1 : 1 + self.n_sinks] = places
         self._moved_by[: self.n_rows] = by
 
     def _count_anew(self) -> None:
@@ -278,7 +282,7 @@ class RingCache:
     def reset(self, n_rows: int | None = None) -> None:
         """n_rows: None is all."""
         self._length = self._furthest = 0
-        self._are_even = True
+        self._are_even = self._some_stand = True
         self.n_rows = self.batch_size if n_rows is None else n_rows
         self._next.zero_()
         self._held.fill_(-1)
