@@ -61,7 +61,7 @@ def step(model: Any, token: Tensor, cache: Cache) -> Tensor:
 
 @torch.inference_mode()
 def times(model: Any, cache: Cache, last: int) -> list[tuple[float, float]]:
-    """Milliseconds for a token and MiB at each place up to `last`: copies made on the way, timed in turns at the end."""
+    """Milliseconds for a token, and MiB, at each place: copies made on the way, timed in turns at the end."""
     token, kept = torch.tensor([[1]]), []
     for n in range(1, last + 1):
         token = step(model, token, cache)
