@@ -54,11 +54,9 @@ class Scripted(LoweredDecoder):
 class Rigged(ModelDraft):
     """A draft that computes everything, and whose guesses are right with a given probability."""
 
-    rng = random.Random(0)  # goes on from round to round
-
     def __init__(self, model: LoweredDecoder, next_of: Tensor, acceptance: float) -> None:
         super().__init__(model)
-        self.next_of, self.acceptance = next_of, acceptance
+        self.next_of, self.acceptance, self.rng = next_of, acceptance, random.Random(0)
 
     def guess(self, rows: Sequence[Row], n: Sequence[int], sampling: Sampling, n_ids: int | None) -> Draft:
         super().guess(rows, n, sampling, n_ids)
