@@ -19,8 +19,10 @@ SPARING: ContextVar[Callable[[Tensor], object] | None] = ContextVar("sparing", d
 
 def spared(part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """part(*inputs), of which the backward pass keeps the inputs only, where memory is to be spared."""
+    if torch.compiler.is_compiling():  # the compiler chooses by itself what it keeps
+        return part(*inputs)
     tell = SPARING.get()
-    if tell is None or not torch.is_grad_enabled() or torch.compiler.is_compiling():  # which chooses by itself
+    if tell is None or not torch.is_grad_enabled():
         return part(*inputs)
     for one in inputs:
         tell(one)
