@@ -187,6 +187,7 @@ def test_streams_have_whole_characters_only(pair: Pair) -> None:
         assert "".join(pieces) == pair.normal(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_ids_on_all_real_text(pair: Pair, engine: Engine, shared_data: Path) -> None:
     """Whole with the engine, because a scanner has windows to get wrong; the plain way reads a tenth."""

@@ -7,6 +7,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
 SRC = ROOT / "src"
 
@@ -47,6 +49,7 @@ def test_help_needs_no_torch() -> None:
     assert loaded & {"torch", "numpy", *optional_modules()} == set()
 
 
+@pytest.mark.slow
 def test_every_module_imports_with_the_core_dependencies_only() -> None:
     paths = sorted((SRC / "legollm").rglob("*.py"))
     dotted = [".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__") for path in paths]

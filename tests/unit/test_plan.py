@@ -64,6 +64,7 @@ def test_a_run_costs_its_tokens(capsys: Capture) -> None:
     )
 
 
+@pytest.mark.slow
 def test_logits_that_are_never_all_there_do_not_count(capsys: Capture) -> None:
     words = ["model.arch=gpt2", "model.n_layers=1", "model.d_model=16", "model.n_heads=2", "model.vocab_size=50000"]
     figures = planned(capsys, *words, "train.seq_len=64", "train.batch_size=64")
