@@ -24,15 +24,12 @@ def test_texts_go_round_in_steps_of_their_digit() -> None:
 
 
 @pytest.mark.slow
-def test_the_first_tokens_keep_the_thread_and_a_window_alone_loses_it() -> None:
+def test_the_first_tokens_keep_the_thread() -> None:
+    """What a window alone makes of it is chance: two letters say what the digit said, if a model learns to look there."""
     cfg = SinksRun(strides=2, steps=150, n_tokens=300)
-    model = trained(cfg)
-    shares = {}
-    for cache in ("sinks", "rolling"):
-        _, is_right = written(model, cfg, Decoding(cache=cache, window=32, sinks=4), place=0)
-        shares[cache] = float(is_right.float().mean())
-    assert shares["sinks"] >= 0.99
-    assert shares["rolling"] < 0.5
+    decoding = Decoding(cache="sinks", window=32, sinks=4)
+    _, is_right = written(trained(cfg), cfg, decoding, place=0)
+    assert float(is_right.float().mean()) >= 0.99
 
 
 def test_the_command_prints_a_table_and_writes_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
