@@ -25,7 +25,7 @@ def test_texts_go_round_in_steps_of_their_digit() -> None:
 
 @pytest.mark.slow
 def test_the_first_tokens_keep_the_thread() -> None:
-    """What a window alone makes of it is chance: two letters say what the digit said, if a model learns to look there."""
+    """What a window alone makes of it is chance: two letters say what the digit said, if a model learns to look."""
     cfg = SinksRun(strides=2, steps=150, n_tokens=300)
     decoding = Decoding(cache="sinks", window=32, sinks=4)
     _, is_right = written(trained(cfg), cfg, decoding, place=0)
