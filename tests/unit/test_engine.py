@@ -106,8 +106,9 @@ def test_auto_counts_what_it_costs_to_begin(monkeypatch: pytest.MonkeyPatch) -> 
     assert not is_sooner(model, "float32", 10_000)
 
 
-def test_torch_keeps_one_thread_while_kernels_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+@pytest.mark.parametrize("wish", ["2", "2,1"])
+def test_torch_keeps_one_thread_while_kernels_work(wish: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", wish)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

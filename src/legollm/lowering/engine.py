@@ -72,7 +72,8 @@ def lowered(model: nn.Module, precision: Precision) -> LoweredDecoder:
         raise LoweringError(f"no lowering for {type(model).__name__}; engine=torch runs it")
     if next(model.parameters()).device.type != "cpu":
         raise LoweringError("no lowering for a model on another device than the CPU; engine=torch runs it")
-    found = LoweredDecoder(model, precision, n_threads=int(os.environ.get("OMP_NUM_THREADS", 0)) or cores())
+    wish = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for nested loops
+    found = LoweredDecoder(model, precision, n_threads=int(wish) if wish.isdigit() and int(wish) else cores())
     # PyTorch's threads wait awake after each of its calls, on the cores where the kernels' threads want to work: GPT-2
     # in int8 writes 125 tokens/s with one of them and 90 with two. They come back when the kernels are gone.
     if torch.get_num_threads() > 1:
