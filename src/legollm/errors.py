@@ -5,6 +5,8 @@ LegoLLMError                     exit status 1
 ├── DataError        ValueError  2  a corpus that cannot be read; names file and line
 ├── TokenizerError   ValueError  2  a tokenizer file or a request it cannot serve
 ├── ContextError     ValueError  2  more tokens than the model or its cache can hold
+├── VerifierError    ValueError  2  a question or a rule that a verifier cannot judge by
+├── SandboxError     OSError     1  a machine whose kernel cannot fence in code that a model wrote
 ├── DownloadError    OSError     1  a data set that could not be fetched or is not what was promised
 ├── CheckpointError  OSError     1  a folder that is no checkpoint, or does not fit the model
 │   └── IntegrityError           5  a file whose content is not what its manifest says
@@ -49,6 +51,16 @@ class ContextError(LegoLLMError, ValueError):
     """More tokens than the model was built for, or than its cache holds."""
 
     exit_status = 2
+
+
+class VerifierError(LegoLLMError, ValueError):
+    """A question, a reference or a rule that a verifier cannot judge by, whatever the answer."""
+
+    exit_status = 2
+
+
+class SandboxError(LegoLLMError, OSError):
+    """A machine that cannot fence in code written by a model, which is then not run."""
 
 
 class DownloadError(LegoLLMError, OSError):

@@ -215,6 +215,8 @@ STATUSES = {
     "DataError": 2,
     "TokenizerError": 2,
     "ContextError": 2,
+    "VerifierError": 2,
+    "SandboxError": 1,
     "DownloadError": 1,
     "CheckpointError": 1,
     "IntegrityError": 5,
