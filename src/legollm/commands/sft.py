@@ -15,7 +15,7 @@ from legollm.commands.run_folder import Resume, open_run
 from legollm.config import Resolved
 from legollm.data import world
 from legollm.data.chat import CHATML, Message, encode_example, end_of_turn
-from legollm.data.conversations import read_conversations
+from legollm.data.conversations import FormatName, read_conversations
 from legollm.errors import ConfigError, DataError
 from legollm.finetuning.sft import Example, ExampleBatches, in_order
 from legollm.interfaces import Tokenizer
@@ -30,7 +30,9 @@ class ConversationConfig:
     """Where the conversations come from."""
 
     source: str = "world"
-    """A .jsonl file whose rows have `messages`, or `prompt` and `answer`; or world: questions about stories."""
+    """A file of conversations, .jsonl or a .json list; or world: questions about stories."""
+    format: FormatName = "auto"
+    """What its rows are: messages, prompt (and answer), alpaca, sharegpt, preference; auto sees it by their fields."""
     n_examples: int = 8000
     """world: how many stories to train on."""
     n_turns: int = 3
@@ -136,7 +138,7 @@ def conversations(cfg: ConversationConfig) -> tuple[list[list[Message]], list[li
         train = world.conversations(0, 0, cfg.n_examples, n_questions=cfg.n_turns, split="train")
         val = islice(world.conversations(0, 0, 100 * cfg.n_val, n_questions=cfg.n_turns, split="val"), cfg.n_val)
         return [as_messages(asked) for asked in train], [as_messages(asked) for asked in val]
-    every = list(read_conversations(Path(cfg.source)))
+    every = list(read_conversations(Path(cfg.source), cfg.format))
     if len(every) < 2:
         raise ConfigError(f"data.source: {cfg.source} has {len(every)} conversation; one to train on and one to check")
     n_val = max(1, min(cfg.n_val, int(cfg.val_fraction * len(every))))

@@ -40,7 +40,7 @@ class Message(NamedTuple):
     """One turn of a conversation."""
 
     role: str
-    """system, user or assistant."""
+    """system, user, assistant or tool."""
     content: str
 
 

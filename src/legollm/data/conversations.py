@@ -1,59 +1,90 @@
-"""Conversations for fine-tuning, from JSON lines: rows with `messages`, or with `prompt` and `answer`."""
+"""Conversations for fine-tuning, from the formats that files of them have."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from legollm.data.chat import Message
-from legollm.data.documents import BadRows
-from legollm.data.readers import read_rows
+from legollm.data.rows import ROLE_NAMES, fields_of, instruction_of, message, messages_of, prompt_of, rows, text
 from legollm.errors import DataError
 
-ROLES = ("system", "user", "assistant")
+FormatName = Literal["auto", "messages", "prompt", "alpaca", "sharegpt", "preference"]
+
+SHAREGPT_ROLES = ROLE_NAMES | {"human": "user", "gpt": "assistant", "observation": "tool"}
 
 
-def read_conversations(path: Path) -> Iterator[list[Message]]:
-    """The conversations of a .jsonl file, one a row.
+class Format(NamedTuple):
+    """How a row says who said what."""
+
+    keys: frozenset[str]
+    """Fields by which a row is recognised."""
+    shape: str
+    """The same for a reader of a message."""
+    read: Callable[[Mapping[str, Any], str], list[Message]]
+
+
+def prompt_and_answer(row: Mapping[str, Any], where: str) -> list[Message]:
+    """Also the rows of tasks, whose verifier is not needed here."""
+    return [Message("user", text(row, "prompt", where)), Message("assistant", text(row, "answer", where))]
+
+
+def alpaca(row: Mapping[str, Any], where: str) -> list[Message]:
+    """Instruction, input and output (Taori et al. 2023)."""
+    system = [Message("system", text(row, "system", where))] if row.get("system") else []
+    return [*system, instruction_of(row, where), Message("assistant", text(row, "output", where))]
+
+
+def sharegpt(row: Mapping[str, Any], where: str) -> list[Message]:
+    """A list of turns, each `from` somebody with a `value`."""
+    turns = row.get("conversations")
+    if not isinstance(turns, list) or not turns:
+        raise DataError(f"{where}: conversations: expected a list of turns, found {turns!r:.60}")
+    system = [Message("system", text(row, "system", where))] if row.get("system") else []
+    places = (f"{where}: conversations[{i}]" for i in range(len(turns)))
+    return system + [
+        message(turn, place, "from", "value", SHAREGPT_ROLES) for turn, place in zip(turns, places, strict=True)
+    ]
+
+
+def preferred(row: Mapping[str, Any], where: str) -> list[Message]:
+    """Of a preference the chosen answer alone."""
+    return [*prompt_of(row, where), Message("assistant", text(row, "chosen", where))]
+
+
+FORMATS = {
+    "preference": Format(frozenset({"chosen", "rejected"}), "a prompt, `chosen` and `rejected`", preferred),
+    "messages": Format(frozenset({"messages"}), "`messages`", messages_of),
+    "sharegpt": Format(frozenset({"conversations"}), "`conversations`", sharegpt),
+    "alpaca": Format(frozenset({"instruction", "output"}), "`instruction` and `output`", alpaca),
+    "prompt": Format(frozenset({"prompt", "answer"}), "`prompt` and `answer`", prompt_and_answer),
+}
+"""Tried in this order where none is named."""
+
+
+def read_conversations(path: Path, format: FormatName = "auto") -> Iterator[list[Message]]:
+    """The conversations of a .jsonl file or a .json list, one a row.
+
+    format: what the rows are; auto recognises each by its fields.
 
     Raises:
-        DataError: a row of another shape; names the file, the line and the field.
+        DataError: a row of another shape; names the file, the line or item, and the field.
     """
-    n = 0
-    for line, row in read_rows(path, str(path), BadRows("stop")):
-        n += 1
-        yield conversation(row, f"{path}:{line}")
-    if not n:
-        raise DataError(f"{path}: no conversations in it; give one JSON object a line")
+    for where, row in rows(path):
+        yield conversation(row, where, format)
 
 
-def conversation(row: Mapping[str, Any], where: str) -> list[Message]:
+def conversation(row: Mapping[str, Any], where: str, format: FormatName = "auto") -> list[Message]:
     """One row as messages."""
-    if "messages" in row:
-        turns = row["messages"]
-        if not isinstance(turns, list) or not turns:
-            raise DataError(f"{where}: messages: expected a list of turns, found {turns!r}")
-        messages = [message(turn, f"{where}: messages[{i}]") for i, turn in enumerate(turns)]
-    elif "prompt" in row and "answer" in row:
-        messages = [Message("user", text(row, "prompt", where)), Message("assistant", text(row, "answer", where))]
-    else:
-        found = ", ".join(map(str, row)) or "nothing"
-        raise DataError(f"{where}: expected `messages`, or `prompt` and `answer`; found {found}")
+    kind = FORMATS[format] if format != "auto" else recognised(row, where)
+    messages = kind.read(row, where)
     if not any(one.role == "assistant" for one in messages):
         raise DataError(f"{where}: no turn of the assistant in it, so nothing to learn from")
     return messages
 
 
-def message(turn: Any, where: str) -> Message:
-    if not isinstance(turn, Mapping):
-        raise DataError(f"{where}: expected role and content, found {turn!r}")
-    role = text(turn, "role", where)
-    if role not in ROLES:
-        raise DataError(f"{where}.role: {role!r} is none of {', '.join(ROLES)}")
-    return Message(role, text(turn, "content", where))
-
-
-def text(row: Mapping[str, Any], key: str, where: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, str):
-        raise DataError(f"{where}: {key}: expected text, found {value!r}")
-    return value
+def recognised(row: Mapping[str, Any], where: str) -> Format:
+    for kind in FORMATS.values():
+        if kind.keys <= row.keys():
+            return kind
+    shapes = "; ".join(kind.shape for kind in FORMATS.values())
+    raise DataError(f"{where}: expected the fields of one of these: {shapes}; found {fields_of(row)}")

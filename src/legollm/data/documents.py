@@ -86,6 +86,8 @@ class BadRows:
     """What to do with a row that cannot be used, and how many there were."""
 
     policy: OnBadRow
+    way_out: str = "data.read.on_bad_row=skip leaves such rows out and counts them"
+    """What a message ends with, where there is such a setting."""
     n: int = 0
     messages: list[str] = field(default_factory=list)
     """The first few, in full."""
@@ -98,7 +100,7 @@ class BadRows:
         """
         message = f"{file}:{line}: {what}"
         if self.policy == "stop":
-            raise DataError(f"{message} (data.read.on_bad_row=skip leaves such rows out and counts them)")
+            raise DataError(f"{message} ({self.way_out})" if self.way_out else message)
         self.n += 1
         if len(self.messages) < KEPT_MESSAGES:
             self.messages.append(message)

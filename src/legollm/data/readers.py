@@ -15,6 +15,8 @@ from legollm.data.documents import BadRows, OnBadRow, Piece
 from legollm.errors import ConfigError, DataError
 
 MAX_ROW_BYTES = 64 << 20
+MAX_LIST_BYTES = 1 << 30
+_SPACE = re.compile(r"\s*")
 MAX_NESTING = 64
 
 SHAPES = {
@@ -108,6 +110,42 @@ def read_rows(path: Path, name: str, bad_rows: BadRows) -> Iterator[tuple[int, d
                     bad_rows.found(name, line, str(bad))
                     continue
                 yield line, row
+
+
+def read_items(path: Path, name: str, bad_rows: BadRows) -> Iterator[tuple[int, Any]]:
+    """What a JSON file that is one list holds, each with its number, from 1."""
+    with opened(path, name) as file:
+        if not looks_like_text(file, name, bad_rows):
+            return
+        data = file.read(MAX_LIST_BYTES + 1)
+    number = line = 0
+    try:
+        if len(data) > MAX_LIST_BYTES:
+            raise _BadRow(f"the list is longer than {MAX_LIST_BYTES >> 20} MiB; write one object a line, as .jsonl")
+        _check_nesting(data)
+        text = data.decode("utf-8")
+        at = _SPACE.match(text).end()  # type: ignore[union-attr]  # it matches everywhere
+        if text[at : at + 1] != "[":
+            raise _BadRow("a .json file is one list of objects; name it .jsonl if it is one object a line")
+        decoder, stop = json.JSONDecoder(object_pairs_hook=_unique), ","
+        while stop == ",":
+            at = _SPACE.match(text, at + 1).end()  # type: ignore[union-attr]
+            if number == 0 and text[at : at + 1] == "]":
+                return
+            number += 1
+            item, at = decoder.raw_decode(text, at)
+            yield number, item
+            at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
+            stop = text[at : at + 1]
+        if stop != "]":
+            raise _BadRow(f"after it a comma or the end of the list is due, found {stop or 'the end of the file'!r}")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        bad_rows.found(name, line, f"byte 0x{data[error.start]:02x} is not UTF-8; convert the file")
+    except json.JSONDecodeError as error:
+        bad_rows.found(name, error.lineno, f"item {number} is not JSON: {error.msg} at column {error.colno}")
+    except (ValueError, _BadRow) as error:  # an integer of more digits than Python converts
+        bad_rows.found(name, 1, f"item {number}: {error}" if number else str(error))
 
 
 class _BadRow(Exception):

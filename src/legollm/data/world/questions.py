@@ -107,12 +107,29 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A prompt, its right answer and a plausible wrong one, both to follow after a space."""
+    """A question, whose answer is right, and a plausible wrong answer."""
 
-    prompt: str
-    chosen: str
+    question: Question
     rejected: str
-    key: str
+
+    @property
+    def prompt(self) -> str:
+        """All up to the answer, which follows after a space."""
+        return self.question.prompt
+
+    @property
+    def chosen(self) -> str:
+        return self.question.answer
+
+    @property
+    def key(self) -> str:
+        return self.question.key
+
+    @property
+    def worked(self) -> tuple[str, str]:
+        """The right and the wrong answer as they are taught: the same is read aloud, only what follows differs."""
+        right = self.question.worked_answer
+        return right, right.removesuffix(self.chosen) + self.rejected
 
 
 def questions(
@@ -183,7 +200,7 @@ def preferences(
         question = draw_question(draw, wanted, max_steps)
         rejected = draw.pick([answer for answer in question.candidates if answer != question.answer])
         if split is None or split_of(question.key) == split:
-            yield Preference(question.prompt, question.answer, rejected, question.key)
+            yield Preference(question, rejected)
 
 
 def question_text(draw: Draw) -> tuple[str, str]:

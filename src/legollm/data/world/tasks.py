@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from legollm.data.world.draw import Draw, Split, split_of
 from legollm.data.world.questions import draw_question
@@ -11,11 +10,14 @@ from legollm.data.world.sums import draw_sum
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A prompt, its answer, and the verifier that accepts it: "number" compares values, "exact" compares texts."""
+    """A prompt, its answer, and the name of the verifier that accepts it.
+
+    Those of the world name "number", which compares values, or "exact", which compares texts; `key` decides the split.
+    """
 
     prompt: str
     answer: str
-    verifier: Literal["exact", "number"]
+    verifier: str
     key: str
 
 
@@ -25,5 +27,5 @@ def tasks(seed: int, start: int, stop: int, *, split: Split | None = None) -> It
         draw = Draw(seed, "task", i)
         problem = draw_sum(draw) if draw.chance(0.5) else draw_question(draw)
         if split is None or split_of(problem.key) == split:
-            verifier: Literal["exact", "number"] = "number" if problem.answer.isdecimal() else "exact"
+            verifier = "number" if problem.answer.isdecimal() else "exact"
             yield Task(problem.prompt, problem.answer, verifier, problem.key)
