@@ -45,6 +45,7 @@ from legollm.architectures import (
     transformer,
     vanilla,
 )
+from legollm.architectures.scored import CLASS, SUFFIX, ScoredConfig, scored_hugging_face, with_scores
 from legollm.architectures.sizes import sized
 from legollm.architectures.weight_map import HuggingFace
 from legollm.components.decoder import Decoder
@@ -94,6 +95,31 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }
 
 
+def architecture(name: str) -> Architecture:
+    """The row of that name; of `llama3+score` the one of llama3 with a head for scores, see scored.py.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if not name.endswith(SUFFIX):
+        return ARCHITECTURES[known("name", name, ARCHITECTURES)]
+    base = ARCHITECTURES[known("name", name.removesuffix(SUFFIX), ARCHITECTURES)]
+
+    def scored(cfg: ScoredConfig, seed: int = 0) -> Decoder:
+        return with_scores(base.build(cfg.base, seed), len(cfg.labels), seed)
+
+    return Architecture(ScoredConfig, scored, {}, scored_hugging_face(base.hugging_face), learns="pairs")
+
+
+def name_in(config: Mapping[str, Any]) -> str | None:
+    """Which architecture a config.json describes; None for one that is not ours."""
+    kind = config.get("model_type")
+    name = next((name for name, row in ARCHITECTURES.items() if row.hugging_face.model_type == kind), None)
+    classes = config.get("architectures")
+    scores = isinstance(classes, list) and any(str(one).endswith(CLASS) for one in classes)
+    return f"{name}{SUFFIX}" if name and scores and ARCHITECTURES[name].learns == "steps" else name
+
+
 def build(name: str, preset: str | None = None, seed: int = 0, size: str | None = None, **overrides: Any) -> Decoder:
     """The model of that name: `build("llama3", preset="llama-3.2-1b", n_layers=4)`.
 
@@ -103,10 +129,10 @@ def build(name: str, preset: str | None = None, seed: int = 0, size: str | None 
     Raises:
         ConfigError: an unknown name, preset or setting, or an impossible value.
     """
-    architecture = ARCHITECTURES[known("name", name, ARCHITECTURES)]
-    cfg = architecture.config()
+    row = ARCHITECTURES[known("name", name, ARCHITECTURES)]
+    cfg = row.config()
     if preset is not None:
-        cfg = architecture.presets[known("preset", preset, architecture.presets)]
+        cfg = row.presets[known("preset", preset, row.presets)]
     for key in overrides:
         known("setting", key, [field.name for field in dataclasses.fields(cfg)])
     with torch.random.fork_rng(devices=[]):  # making modules draws numbers that nobody sees
@@ -114,8 +140,8 @@ def build(name: str, preset: str | None = None, seed: int = 0, size: str | None 
             cfg = dataclasses.replace(cfg, **overrides)
         else:
             start = dataclasses.replace(cfg, vocab_size=overrides.get("vocab_size", cfg.vocab_size))
-            cfg = sized(start, architecture.build, size, overrides).config
-        model: Decoder = architecture.build(cfg, seed)
+            cfg = sized(start, row.build, size, overrides).config
+        model: Decoder = row.build(cfg, seed)
     return model
 
 

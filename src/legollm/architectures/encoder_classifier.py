@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from legollm.architectures.checks import check_divides, check_dropout, check_positive
-from legollm.architectures.hf_keys import accept, need
+from legollm.architectures.hf_keys import accept, labels_from_hf, labels_to_hf, need
 from legollm.architectures.weight_map import HuggingFace, Row
 from legollm.components.attention import Attention
 from legollm.components.blocks import PostNormBlock
@@ -17,7 +17,7 @@ from legollm.components.feedforward import MLP, gelu
 from legollm.components.init import init_weights
 from legollm.components.norm import LayerNorm
 from legollm.components.positions import LearnedPositionEmbedding, NoPositions, TokenEmbedding
-from legollm.errors import CheckpointError, ConfigError
+from legollm.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +113,7 @@ def config_to_hf(cfg: EncoderClassifierConfig) -> dict[str, Any]:
     """The keys of a BertConfig in config.json."""
     return {
         "vocab_size": cfg.vocab_size,
-        "id2label": {str(i): label for i, label in enumerate(cfg.labels)},
-        "label2id": {label: i for i, label in enumerate(cfg.labels)},
-        "problem_type": "single_label_classification",
+        **labels_to_hf(cfg.labels),
         "max_position_embeddings": cfg.max_seq_len,
         "num_hidden_layers": cfg.n_layers,
         "num_attention_heads": cfg.n_heads,
@@ -144,13 +142,9 @@ def config_from_hf(config: Mapping[str, Any]) -> EncoderClassifierConfig:
     accept(config, "position_embedding_type", "absolute", None)
     accept(config, "problem_type", None, "single_label_classification")
     accept(config, "is_decoder", False)
-    names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    if not isinstance(names, Mapping) or sorted(map(str, names)) != sorted(map(str, range(len(names)))):
-        raise CheckpointError(f"config.json: id2label is {names!r}; expected a name for each of 0, 1, 2, ...")
-    by_number = {str(number): str(label) for number, label in names.items()}
     return EncoderClassifierConfig(
         vocab_size=need(config, "vocab_size"),
-        labels=tuple(by_number[str(i)] for i in range(len(by_number))),
+        labels=labels_from_hf(config),
         max_seq_len=need(config, "max_position_embeddings"),
         n_layers=need(config, "num_hidden_layers"),
         n_heads=need(config, "num_attention_heads"),

@@ -31,6 +31,28 @@ def accept(config: Mapping[str, Any], key: str, *possible: Any) -> None:
         raise CheckpointError(f"config.json: {key} is {found!r}, and only {supported} is supported")
 
 
+def labels_to_hf(labels: tuple[str, ...]) -> dict[str, Any]:
+    """The keys that name a model's outputs: classes, or with one label a number."""
+    return {
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": "single_label_classification" if len(labels) > 1 else "regression",
+    }
+
+
+def labels_from_hf(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The inverse; absent names mean what they mean in transformers.
+
+    Raises:
+        CheckpointError: numbers of labels that are not 0, 1, 2, ...
+    """
+    names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    if not isinstance(names, Mapping) or sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+        raise CheckpointError(f"config.json: id2label is {names!r}; expected a name for each of 0, 1, 2, ...")
+    by_number = {str(number): str(label) for number, label in names.items()}
+    return tuple(by_number[str(i)] for i in range(len(by_number)))
+
+
 def rope_to_hf(theta: float, scaling: RopeScaling | None, d_head: int | None = None) -> dict[str, Any]:
     """Version 4 reads rope_theta and rope_scaling, version 5 rope_parameters: all three, from one value.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from legollm.architectures import ARCHITECTURES
+from legollm.architectures import architecture
 from legollm.checkpoints import huggingface
 from legollm.checkpoints.huggingface import CONFIG, GENERATION, Stored, open_hf_folder, write_config, write_json
 from legollm.checkpoints.manifest import atomic_folder
@@ -35,7 +35,7 @@ def convert(source: Path, target: Path, *, dtype: torch.dtype | None = None, tok
         TokenizerError: a tokenizer that cannot be read.
     """
     arch, cfg, _, stored = open_hf_folder(source)
-    if dtype and ARCHITECTURES[arch].learns == "counts":
+    if dtype and architecture(arch).learns == "counts":
         raise CheckpointError(f"{source}: {arch} models hold counts, exact in float64 only; give dtype=stored")
     if tokenizer:
         fitting_tokenizer(source, cfg.vocab_size)

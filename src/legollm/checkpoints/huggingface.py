@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from legollm import __version__
-from legollm.architectures import ARCHITECTURES
+from legollm.architectures import ARCHITECTURES, architecture, name_in
 from legollm.architectures.weight_map import INDEX, Row, from_theirs, listing, resolve_rows, to_theirs
 from legollm.checkpoints.divided import Divided, write_divided
 from legollm.checkpoints.reader import DTYPES, Entry, read_json
@@ -42,7 +42,7 @@ MAX_SIZE = 1 << 26
 
 def config_to_hf(arch: str, cfg: Any) -> dict[str, Any]:
     """config.json for a model of ours, without its dtype."""
-    other = ARCHITECTURES[arch].hugging_face
+    other = architecture(arch).hugging_face
     kind = {"model_type": other.model_type, "architectures": [other.class_name]}
     return kind | other.config_to_hf(cfg) | {"legollm": {"format": FORMAT, "version": __version__}}
 
@@ -56,23 +56,24 @@ def config_from_hf(config: Mapping[str, Any], *, trusted: Collection[str] = ()) 
         CheckpointError: a model that the bricks do not compute, or one that brings its own code.
     """
     check_format(config)
-    by_type = {row.hugging_face.model_type: name for name, row in ARCHITECTURES.items()}
-    found = config.get("model_type")
+    supported = ", ".join(row.hugging_face.model_type for row in ARCHITECTURES.values())
     if "auto_map" in config:
         raise CheckpointError(
             f"{CONFIG}: auto_map asks to run code from the folder, which never happens; supported as they are: "
-            + ", ".join(by_type)
+            + supported
         )
     if "quantization_config" in config:
         raise CheckpointError(
             f"{CONFIG}: quantised by another program, whose numbers are not read; fetch the model as it was before, "
             "and use `legollm quantize`"
         )
-    if found not in by_type:
-        raise CheckpointError(f"{CONFIG}: model_type {found!r} is not supported; supported: {', '.join(by_type)}")
-    arch = by_type[found]
+    arch = name_in(config)
+    if arch is None:
+        raise CheckpointError(
+            f"{CONFIG}: model_type {config.get('model_type')!r} is not supported; supported: {supported}"
+        )
     try:
-        cfg = ARCHITECTURES[arch].hugging_face.config_from_hf(config)
+        cfg = architecture(arch).hugging_face.config_from_hf(config)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:  # an impossible value, or its type
         raise CheckpointError(f"{CONFIG}: {error}") from error
     refuse_strangers(cfg, trusted)
@@ -131,6 +132,8 @@ def check_sizes(cfg: Any, n_tensors: int) -> None:
     """
     for field in dataclasses.fields(cfg):
         value = getattr(cfg, field.name)
+        if dataclasses.is_dataclass(value):  # the decoder of one that scores
+            check_sizes(value, n_tensors)
         if type(value) is not int:
             continue
         if value > MAX_SIZE:
@@ -143,13 +146,13 @@ def check_sizes(cfg: Any, n_tensors: int) -> None:
 
 def to_hf(arch: str, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our parameters, as `dict(model.named_parameters())` has them (a tied head once), under the other names."""
-    return to_theirs(resolve_rows(ARCHITECTURES[arch].hugging_face.rows, parameters), parameters)
+    return to_theirs(resolve_rows(architecture(arch).hugging_face.rows, parameters), parameters)
 
 
 def from_hf(arch: str, tensors: Mapping[str, Tensor], like: nn.Module) -> dict[str, Tensor]:
     """The inverse of `to_hf`, for a model like `like` (which may be on the meta device)."""
     parameters = dict(like.named_parameters())
-    rows = resolve_rows(ARCHITECTURES[arch].hugging_face.rows, parameters)
+    rows = resolve_rows(architecture(arch).hugging_face.rows, parameters)
     return from_theirs(rows, tensors, {name: p.size(0) for name, p in parameters.items()})
 
 
@@ -193,7 +196,7 @@ def divided_hf(arch: str, model: nn.Module) -> dict[str, Divided]:
         return to_theirs([row], {name: whole(ours[name].detach()).cpu() for name in row.ours})[row.theirs]
 
     found = {}
-    for row in resolve_rows(ARCHITECTURES[arch].hugging_face.rows, ours):
+    for row in resolve_rows(architecture(arch).hugging_face.rows, ours):
         (shape,) = to_theirs([row], {n: torch.empty(ours[n].shape, device="meta") for n in row.ours}).values()
         found[row.theirs] = Divided(Shape(ours[row.ours[0]].dtype, shape.shape), partial(gathered, row))
     return found
@@ -217,7 +220,7 @@ class Stored:
 
     def __init__(self, shards: Shards, arch: str, like: nn.Module) -> None:
         """like: the model, whose weights may be on the meta device."""
-        other = ARCHITECTURES[arch].hugging_face
+        other = architecture(arch).hugging_face
         # Not empty_like: on the meta device torch answers that one by way of an algebra system, 35 MB of it.
         meta = {n: torch.empty(p.shape, dtype=p.dtype, device="meta") for n, p in like.named_parameters()}
         rows = resolve_rows(other.rows, meta)
@@ -274,7 +277,7 @@ def open_hf_folder(folder: Path) -> Opened:
     shards = Shards(folder)
     check_sizes(cfg, len(shards.entries))
     with without_memory():
-        model = ARCHITECTURES[arch].build(cfg)
+        model = architecture(arch).build(cfg)
     return Opened(arch, cfg, model, Stored(shards, arch, model))
 
 
@@ -323,7 +326,7 @@ def tied_names(model: nn.Module) -> dict[str, str]:
 
 def tied_theirs(arch: str, model: nn.Module) -> set[str]:
     """What the other side calls the further names of our tied parameters."""
-    return {row.theirs for row in resolve_rows(ARCHITECTURES[arch].hugging_face.rows, tied_names(model))}
+    return {row.theirs for row in resolve_rows(architecture(arch).hugging_face.rows, tied_names(model))}
 
 
 def compare(

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import nn
 
+from legollm.architectures.scored import ScoredConfig
 from legollm.checkpoints.huggingface import CONFIG, load_hf_folder
 from legollm.checkpoints.manifest import MANIFEST, latest, verify
 from legollm.checkpoints.quantized import load_quantized, quantization_of
@@ -237,7 +238,7 @@ class Loaded:
         Raises:
             CheckpointError: the model does not continue a text; names the command for it.
         """
-        if use := USED_BY.get(self.arch):
+        if use := use_of(self.arch, self.config):
             raise CheckpointError(f"{self.folder}: {self.arch} does not continue texts; `{use}` uses it")
 
     def text_side(self) -> Tokenizer:
@@ -249,6 +250,13 @@ class Loaded:
         if self.tokenizer is None:
             raise CheckpointError(f"{self.folder}: has no tokenizer.json, so it reads and writes ids, not text")
         return self.tokenizer
+
+
+def use_of(arch: str, config: Any) -> str | None:
+    """The command for a model that does not continue a text; None if it does."""
+    if isinstance(config, ScoredConfig):
+        return "legollm classify label" if len(config.labels) > 1 else "legollm reward"
+    return USED_BY.get(arch)
 
 
 def sampling_of(settings: dict[str, Any]) -> Sampling:

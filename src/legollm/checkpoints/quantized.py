@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from legollm.architectures import ARCHITECTURES
+from legollm.architectures import architecture
 from legollm.checkpoints import huggingface
 from legollm.checkpoints.huggingface import (
     CONFIG,
@@ -97,7 +97,7 @@ def load_quantized(folder: Path, quantization: QuantizeConfig) -> tuple[str, Any
     shards = Shards(folder)
     check_sizes(cfg, len(shards.entries))
     with without_memory():
-        model = ARCHITECTURES[arch].build(cfg)
+        model = architecture(arch).build(cfg)
         try:
             prepare(model, quantization)
         except ConfigError as error:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from legollm import __version__
-from legollm.architectures import ARCHITECTURES
+from legollm.architectures import architecture
 from legollm.checkpoints.huggingface import tied_names
 from legollm.checkpoints.manifest import canonical, sha256
 from legollm.components.encoder_decoder import EncoderDecoder
@@ -87,7 +87,7 @@ def logits_from_disk(arch: str, cfg: Any, read: Reader, tokens: Tensor) -> Tenso
     that are multiplied or looked up, only some rows are there at a time.
     """
     with without_memory():
-        model = ARCHITECTURES[arch].build(cfg).eval()
+        model = architecture(arch).build(cfg).eval()
     tied = tied_names(model)
     for prefix, module in model.named_modules():
         own = {leaf: f"{prefix}.{leaf}".removeprefix(".") for leaf, _ in module.named_parameters(recurse=False)}

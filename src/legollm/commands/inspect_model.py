@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 
 from torch import nn
 
-from legollm.architectures import ARCHITECTURES
+from legollm.architectures import ARCHITECTURES, architecture
 from legollm.checkpoints.huggingface import config_from_hf
 from legollm.checkpoints.loading import resolve_folder
 from legollm.checkpoints.quantized import quantization_of
@@ -75,7 +75,7 @@ UNCOUNTED = "as large as what a text has to count"
 
 def is_uncounted(arch: str, model_config: Any) -> bool:
     """Whether a model consists of counts and nothing is counted yet."""
-    return ARCHITECTURES[arch].learns == "counts" and not model_config.n_grams
+    return architecture(arch).learns == "counts" and not model_config.n_grams
 
 
 def size_of(arch: str, model_config: Any, parts: Part) -> str:
@@ -86,7 +86,7 @@ def size_of(arch: str, model_config: Any, parts: Part) -> str:
 def parts_of(arch: str, model_config: Any, quantization: QuantizeConfig | None = None) -> Part:
     """The parts of a model, which takes no memory."""
     with without_memory():
-        model = cast(nn.Module, ARCHITECTURES[arch].build(model_config))
+        model = cast(nn.Module, architecture(arch).build(model_config))
         if quantization:
             prepare(model, quantization)
         return anatomy(model)

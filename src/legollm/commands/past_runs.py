@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from legollm.architectures import ARCHITECTURES
+from legollm.architectures import ARCHITECTURES, architecture
 from legollm.checkpoints.huggingface import config_from_hf
 from legollm.checkpoints.manifest import steps
 from legollm.checkpoints.reader import read_json
@@ -144,7 +144,7 @@ def model_of(folder: Path) -> tuple[str | None, int | None]:
     try:
         arch, cfg = config_from_hf(read_json(folder / "checkpoint" / "config.json"))
         with without_memory():
-            model = ARCHITECTURES[arch].build(cfg)
+            model = architecture(arch).build(cfg)
     except (CheckpointError, ConfigError) as error:  # no checkpoint yet, or bricks that are not imported unasked
         log.debug("%s: %s", folder, error)
         return None, None

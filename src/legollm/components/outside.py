@@ -4,6 +4,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,13 @@ STARS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 def names_outside(cfg: Any) -> dict[str, str]:
     """Which settings of a model's configuration name a brick that is not in this package: field -> module:Name."""
-    return {key: value for key, value in vars(cfg).items() if isinstance(value, str) and ":" in value}
+    found: dict[str, str] = {}
+    for key, value in vars(cfg).items():
+        if is_dataclass(value):  # the decoder of a model that scores
+            found |= names_outside(value)
+        elif isinstance(value, str) and ":" in value:
+            found[key] = value
+    return found
 
 
 def make_brick(path: str, stud: str, values: Mapping[str, Any]) -> nn.Module:
