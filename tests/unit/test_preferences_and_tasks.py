@@ -53,7 +53,6 @@ BAD_PAIRS = [
     ({"messages": [{"role": "user"}]} | ANSWERS, "messages[0]: content: expected text, and there is no such field"),
     ({"prompt": "Who?", "chosen": "Mira"}, "rejected: expected text, and there is no such field; found prompt, chosen"),
     ({"prompt": "Who?", "chosen": ["Mira"], "rejected": "Otto"}, "chosen: expected text, found ['Mira']"),
-    ({"prompt": "Who?", "chosen": "Mira", "rejected": "Mira"}, "chosen and rejected are the same text; leave the row"),
 ]
 
 
@@ -65,6 +64,13 @@ def test_a_malformed_pair_is_named_with_file_place_and_field(tmp_path: Path, row
         with pytest.raises(DataError) as found:
             list(read_preferences(path))
         assert f"{path}{place}: {said}" in str(found.value)
+
+
+def test_equal_answers_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good, equal = {"prompt": "Who?"} | ANSWERS, {"prompt": "Who?", "chosen": "Mira", "rejected": "Mira"}
+    path = written(tmp_path / "pairs.jsonl", good, equal, good, equal)
+    assert len(list(read_preferences(path))) == 2
+    assert f"{path}:2: chosen and rejected are the same text; left out, as are 1 more" in caplog.text
 
 
 def test_pairs_of_the_world_differ_only_in_what_is_answered() -> None:

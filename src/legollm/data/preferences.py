@@ -1,5 +1,6 @@
 """Two answers to one prompt, of which one is preferred: what is learned by comparing."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +8,8 @@ from typing import NamedTuple
 from legollm.data import world
 from legollm.data.chat import Message
 from legollm.data.rows import prompt_of, rows, text
-from legollm.errors import DataError
+
+log = logging.getLogger(__name__)
 
 
 class Preference(NamedTuple):
@@ -24,15 +26,21 @@ def read_preferences(path: Path) -> Iterator[Preference]:
 
     The prompt is in `prompt` (a text, or turns), in `messages`, or in `instruction` and `input` as in Alpaca.
 
+    Two equal answers teach nothing: such rows are left out, and a warning says how many they were.
+
     Raises:
-        DataError: a row of another shape, or two equal answers; names file, line or item, and field.
+        DataError: a row of another shape; names file, line or item, and field.
     """
+    equal: list[str] = []
     for where, row in rows(path):
         prompt = prompt_of(row, where)
         found = Preference(prompt, text(row, "chosen", where), text(row, "rejected", where))
         if found.chosen == found.rejected:
-            raise DataError(f"{where}: chosen and rejected are the same text; leave the row out")
-        yield found
+            equal.append(where)
+        else:
+            yield found
+    if equal:
+        log.warning("%s: chosen and rejected are the same text; left out, as are %d more", equal[0], len(equal) - 1)
 
 
 def world_preferences(seed: int, start: int, stop: int, *, split: world.Split) -> Iterator[Preference]:
