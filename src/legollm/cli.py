@@ -62,6 +62,7 @@ VERBS = {
     "export": Verb("export", "export", "write a model for other programs, as a Hugging Face folder or GGUF"),
     "quantize": Verb("quantize", "quantize_folder", "write a model with weights of 8 or 4 bits"),
     "check": Verb("check", "check", "run everything a brick or a model promises, also on one of your own"),
+    "doctor sandbox": Verb("doctor", "sandbox", "what this machine can fence in code with that a model wrote"),
     "plan": Verb("plan", "plan", "what a model and its training cost: parameters, FLOPs, memory"),
     "bench generate": Verb(
         "bench_generate", "bench_generate", "tokens per second, latency and memory of writing, by engine and precision"

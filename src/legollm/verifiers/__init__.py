@@ -3,6 +3,10 @@
 verdict    what is said of an answer, and who says it: Verdict, Verifier
 answers    which part of what was said is the answer; the same words as the reference
 numbers    the same value as the reference, however it is written
+arithmetic the value of an expression in the question: exact, parsed and never run
+algebra    the same function as the reference, by its values at several points
+pattern    the form of an answer, with a deadline
+code       unit tests for code, which runs in the sandbox: sandbox starts it, fence is what it runs in
 
 What goes on with a verdict: a reward in reinforcement learning, a second try, a vote among answers. Each verifier has
 a row in VERIFIERS; docs/verifiers.md says what each can see and what it cannot.
@@ -12,8 +16,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from legollm.errors import ConfigError
+from legollm.verifiers.algebra import algebra
 from legollm.verifiers.answers import exact, final_answer
+from legollm.verifiers.arithmetic import arithmetic
+from legollm.verifiers.code import CodeVerifier
 from legollm.verifiers.numbers import number
+from legollm.verifiers.pattern import pattern
 from legollm.verifiers.verdict import Verdict, Verifier
 
 
@@ -27,6 +35,10 @@ class Row(NamedTuple):
 VERIFIERS: Mapping[str, Row] = {
     "exact": Row(exact, "the words of the reference answer and no others"),
     "number": Row(number, "the value of the reference answer, however it is written"),
+    "arithmetic": Row(arithmetic, "the value of the expression in the question, which needs no reference"),
+    "algebra": Row(algebra, "the same function as the reference formula"),
+    "pattern": Row(pattern, "the form that the reference, a regular expression, describes"),
+    "code": Row(CodeVerifier(), "unit tests, run in a sandbox; the reference holds `assert f(1) == 2` and the like"),
 }
 
 
@@ -41,4 +53,17 @@ def verifier(name: str) -> Verifier:
     return VERIFIERS[name].verify
 
 
-__all__ = ["VERIFIERS", "Row", "Verdict", "Verifier", "exact", "final_answer", "number", "verifier"]
+__all__ = [
+    "VERIFIERS",
+    "CodeVerifier",
+    "Row",
+    "Verdict",
+    "Verifier",
+    "algebra",
+    "arithmetic",
+    "exact",
+    "final_answer",
+    "number",
+    "pattern",
+    "verifier",
+]

@@ -71,7 +71,7 @@ class Quantity(NamedTuple):
 
 def quantities(text: str) -> list[Quantity]:
     """Every number of a text, in order; those that are too long to be meant are left out."""
-    text = plain(text[-MAX_CHARACTERS:])
+    text = plain(text[-MAX_CHARACTERS:]).replace("**", "")  # bold
     found = []
     position = 0
     while match := NUMBER.search(text, position):
@@ -92,7 +92,7 @@ def plain(text: str) -> str:
         text = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
         text = re.sub(r"\\(?:text|mathrm|mathbf)\s*\{([^{}]*)\}", r" \1", text)
         text = re.sub(r"\\[,;! ]", "", text).replace("\\$", "$").replace("\\%", "%")
-    return text.replace("**", "").replace("\N{MINUS SIGN}", "-").replace("\N{NO-BREAK SPACE}", " ")
+    return text.replace("\N{MINUS SIGN}", "-").replace("\N{NO-BREAK SPACE}", " ")
 
 
 def value_of(match: re.Match[str], *, is_operator: bool) -> Fraction | None:

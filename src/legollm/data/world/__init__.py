@@ -12,7 +12,8 @@ from legollm.data.world.echoes import echoes
 from legollm.data.world.questions import KINDS, Preference, Question, conversations, preferences, questions
 from legollm.data.world.reading import final_answer
 from legollm.data.world.sums import Sum, sums
-from legollm.data.world.tasks import Task, tasks
+from legollm.data.world.tasks import Task, problems, tasks
+from legollm.data.world.truth import Truth
 
 __all__ = [
     "KINDS",
@@ -23,6 +24,7 @@ __all__ = [
     "Story",
     "Sum",
     "Task",
+    "Truth",
     "conversations",
     "corpus",
     "describe",
@@ -30,6 +32,7 @@ __all__ = [
     "echoes",
     "final_answer",
     "preferences",
+    "problems",
     "questions",
     "split_of",
     "stories",

@@ -34,7 +34,7 @@ def read_on(context: str, key: str, answer: str) -> str | None:
         return None
     found = list(_WORD.finditer(sentence))
     said = [match.group().casefold() for match in found]
-    first_of_key = next(said.index(word) for word in _content(key) if word not in _BEFORE_NOUNS)
+    first_of_key = next(said.index(word) for word in content(key) if word not in _BEFORE_NOUNS)
     places = _places(said, answer)
     if min(places) <= first_of_key:
         return None
@@ -43,7 +43,7 @@ def read_on(context: str, key: str, answer: str) -> str | None:
 
 def telling_sentence(context: str, key: str, answer: str) -> str | None:
     """The first sentence that says all of `key` and all of `answer`; None if there is none."""
-    wanted = _content(key) + _content(answer)  # all of them: "six coins" is not told where another price is named
+    wanted = content(key) + content(answer)  # all of them: "six coins" is not told where another price is named
     for sentence in _SENTENCE_END.split(context):
         if set(wanted) <= set(words(sentence)):
             return sentence
@@ -59,10 +59,11 @@ def words(text: str) -> list[str]:
     return [word.casefold() for word in _WORD.findall(text)]
 
 
-def _content(text: str) -> list[str]:
+def content(text: str) -> list[str]:
+    """The words of a text but those that do not tell one answer from another."""
     return [word for word in words(text) if word not in _SMALL]
 
 
 def _places(said: list[str], text: str) -> list[int]:
     """Where the words of `text` are first said."""
-    return [said.index(word) for word in _content(text)]
+    return [said.index(word) for word in content(text)]
