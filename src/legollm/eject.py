@@ -30,6 +30,7 @@ READING_ORDER = (
     "components.attention",
     "components.feedforward",
     "components.quantized",
+    "components.adapted",
     "components.routing",
     "components.moe",
     "components.blocks",

@@ -47,6 +47,21 @@ def sft_words(folder: Path) -> list[str]:
     return ["sft", f"model={base}", f"data.source={rows_to(folder / 'chats.jsonl', CHATS)}"]
 
 
+def lora_words(folder: Path) -> list[str]:
+    return [
+        *sft_words(folder),
+        "lora.rank=2",
+        "lora.kind=dora",
+        "lora.dropout=0.1",
+        "lora.quantize=int8",
+        "optim.lr=0.01",
+    ]
+
+
+def frozen_words(folder: Path) -> list[str]:
+    return [*sft_words(folder), "freeze=embed"]
+
+
 def seq2seq_words(folder: Path) -> list[str]:
     source = rows_to(folder / "pairs.jsonl", PAIRS)
     return ["seq2seq", "train", f"data.source={source}", *model_words("n_layers")]
@@ -60,6 +75,8 @@ def classify_words(folder: Path) -> list[str]:
 VERBS: dict[str, Callable[[Path], list[str]]] = {
     "train": train_words,
     "sft": sft_words,
+    "sft with adapters": lora_words,
+    "sft of some layers": frozen_words,
     "seq2seq": seq2seq_words,
     "classify": classify_words,
 }
@@ -96,5 +113,8 @@ def test_stopped_and_started_again_equals_never_stopped(
         assert next(iter(steps(tmp_path / "parts" / "checkpoints"))) == stop
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
     whole, parts = (tmp_path / name / "checkpoint" for name in ("whole", "parts"))
-    for name in ("model.safetensors", "optim.safetensors"):
+    for name in (
+        "adapter_model.safetensors" if verb == "sft with adapters" else "model.safetensors",
+        "optim.safetensors",
+    ):
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from legollm.architectures.scored import ScoredConfig
+from legollm.checkpoints.adapter import base_of, is_adapter, put_adapters
 from legollm.checkpoints.huggingface import CONFIG, load_hf_folder
 from legollm.checkpoints.manifest import MANIFEST, latest, verify
 from legollm.checkpoints.quantized import load_quantized, quantization_of
@@ -29,6 +30,7 @@ from legollm.interfaces import Tokenizer
 from legollm.lowering.engine import Engine, lowering_for
 from legollm.lowering.weights import Precision
 from legollm.tokenizers import load_tokenizer
+from legollm.transforms.lora import dissolve
 
 TORCH_HAS = ("float32", "bfloat16")
 """Precisions of weights for which no kernels are needed."""
@@ -60,6 +62,8 @@ class Loaded:
     """Of the weights when it writes: float32, bfloat16, or with the kernels int8 and int4."""
     writers: dict[Engine, GenerativeModel] = dataclasses.field(default_factory=dict, repr=False, compare=False)
     """What writes in place of the model, once it did: with cpu its lowering, with torch its copy in bfloat16."""
+    base: Path | None = None
+    """Of an adapter, merged into the model here: the folder of the model it belongs to."""
     drafts: dict[str, "Loaded"] = dataclasses.field(default_factory=dict, repr=False, compare=False)
     """The models that guessed for it, by their folders."""
 
@@ -286,16 +290,47 @@ def names_of(settings: type[Sampling | Decoding | Speculation | Beams]) -> list[
     return [field.name for field in dataclasses.fields(settings)]
 
 
-def load(folder: Path | str, *, engine: Engine = "auto", precision: Precision = "float32") -> Loaded:
-    """Open a checkpoint folder, a run folder (its newest whole checkpoint), or a Hugging Face folder.
+def load(
+    folder: Path | str, *, engine: Engine = "auto", precision: Precision = "float32", base: Path | None = None
+) -> Loaded:
+    """Open a checkpoint folder, a run folder (its newest whole checkpoint), a Hugging Face folder, or an adapter.
 
-    engine, precision: what runs the model when it writes, and of which weights; see `Loaded`.
+    engine, precision: what runs the model when it writes, and of which weights; see `Loaded`. base: where the model of
+    an adapter is; None is where it was.
 
     Raises:
-        CheckpointError: no such folder, not a model that legollm knows, or a tokenizer with more ids than it.
+        CheckpointError: no such folder, not a model that legollm knows, or a tokenizer with more ids than it; or the
+            base of an adapter is missing, or is another.
         IntegrityError: a file is not what the manifest beside it says.
     """
-    path = resolve_folder(Path(folder))
+    path = whole_folder(Path(folder))
+    if is_adapter(path):
+        base = whole_folder(base) if base else base_of(path)
+        arch, config, model = open_model(base)
+        put_adapters(model, arch, path, base)
+        dissolve(model)
+    else:
+        base = None
+        arch, config, model = open_model(path)
+    with_text = path if base is None or has_tokenizer(path) else base
+    tokenizer = load_tokenizer(with_text) if has_tokenizer(with_text) else None
+    if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} ids and the model rows for {config.vocab_size}; "
+            "put the tokenizer beside it that it was trained with"
+        )
+    template = inside(with_text, "chat_template.jinja")
+    chat_template = template.read_text(encoding="utf-8") if template.exists() else None
+    return Loaded(model.eval(), tokenizer, config, arch, path, chat_template, engine, precision, base=base)
+
+
+def whole_folder(folder: Path) -> Path:
+    """The folder that holds a model or an adapter, its files as the manifest says, where there is one.
+
+    Raises:
+        CheckpointError, IntegrityError: see `load`.
+    """
+    path = resolve_folder(folder, adapters=True)
     if (path / MANIFEST).exists():
         try:
             verify(path)
@@ -303,23 +338,37 @@ def load(folder: Path | str, *, engine: Engine = "auto", precision: Precision = 
             whole = latest(path.resolve().parent)
             hint = f"; use {whole} instead" if whole else ""
             raise IntegrityError(f"{error}{hint}") from error
+    return path
+
+
+def open_model(path: Path) -> tuple[str, Any, nn.Module]:
+    """Architecture, configuration and model of a folder, of floats or of whole numbers."""
     quantization = quantization_of(read_json(path / CONFIG))
-    arch, config, model = load_quantized(path, quantization) if quantization else load_hf_folder(path)
-    has_tokenizer = any(inside(path, name).exists() for name in ("tokenizer.json", "vocab.json"))
-    tokenizer = load_tokenizer(path) if has_tokenizer else None
-    if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
+    return load_quantized(path, quantization) if quantization else load_hf_folder(path)
+
+
+def has_tokenizer(path: Path) -> bool:
+    return any(inside(path, name).exists() for name in ("tokenizer.json", "vocab.json"))
+
+
+def resolve_folder(path: Path, *, adapters: bool = False) -> Path:
+    """The folder that holds the model: the path itself, or the newest whole checkpoint of a run.
+
+    adapters: whether it may hold an adapter instead.
+
+    Raises:
+        CheckpointError: no such folder, or nothing in it that is wanted.
+    """
+    found = newest_in(path)
+    if is_adapter(found) and not adapters:
         raise CheckpointError(
-            f"{path}: the tokenizer has {tokenizer.vocab_size} ids and the model rows for {config.vocab_size}; "
-            "put the tokenizer beside it that it was trained with"
+            f"{found}: holds an adapter, not a model; `legollm merge {found} out=FOLDER` makes one of it and its base"
         )
-    template = inside(path, "chat_template.jinja")
-    chat_template = template.read_text(encoding="utf-8") if template.exists() else None
-    return Loaded(model.eval(), tokenizer, config, arch, path, chat_template, engine, precision)
+    return found
 
 
-def resolve_folder(path: Path) -> Path:
-    """The folder that holds the model: the path itself, or the newest whole checkpoint of a run."""
-    if (path / "config.json").exists():
+def newest_in(path: Path) -> Path:
+    if (path / "config.json").exists() or is_adapter(path):
         return path
     run = path.parent if path.name == "checkpoint" and not path.exists() else path
     if (run / "checkpoints").is_dir() and (newest := latest(run / "checkpoints")):

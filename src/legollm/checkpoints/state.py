@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from legollm import __version__
+from legollm.checkpoints.adapter import Adapter, write_adapter
 from legollm.checkpoints.divided import Divided, write_divided
 from legollm.checkpoints.huggingface import save_hf_folder
 from legollm.checkpoints.manifest import atomic_folder, discard, remove_orphans, steps, verify
@@ -70,7 +71,14 @@ def write_model(
     tokenizer: Tokenizer | None,
     extra: Mapping[str, Any],
     team: Team = ALONE,
+    adapter: Adapter | None = None,
 ) -> None:
+    """adapter: what makes this a folder of the model's adapters alone."""
+    if adapter:
+        write_adapter(folder, adapter, arch, model, team)
+        if tokenizer is not None and team.leads:
+            save_to_folder(tokenizer, folder, **extra)
+        return
     eos = tokenizer.special_tokens.get(extra.get("eos", "")) if tokenizer else None
     special_ids = {} if eos is None else {"eos_token_id": eos}
     save_hf_folder(folder, arch, config, model, special_ids=special_ids, team=team)
@@ -91,11 +99,12 @@ def save_checkpoint(
     best: int | None = None,
     extra: Mapping[str, Any] | None = None,
     team: Team = ALONE,
+    adapter: Adapter | None = None,
 ) -> Path:
     """Write `root/step-NNNNNNNN` atomically, point `root/../checkpoint` at it, then drop what is not kept.
 
     team: all of its processes call this. Those that have a part of the model write it, the leader all else, the
-    manifest last.
+    manifest last. adapter: of a model with adapters, which are then all that is written of it.
 
     Raises:
         DivergedError: weights or memories of the optimizer that are not finite; nothing is written.
@@ -105,7 +114,7 @@ def save_checkpoint(
     check_finite(model.state_dict() | dict(state.tensors), final, step, team)
 
     def write(folder: Path) -> None:
-        write_model(folder, model, arch, config, tokenizer, extra or {}, team)
+        write_model(folder, model, arch, config, tokenizer, extra or {}, team, adapter)
         small = write_state_parts(folder, state.tensors, team)
         if team.leads:
             save_file({k: v.contiguous() for k, v in small.items()}, folder / TENSORS, {"format": "pt"})
@@ -115,7 +124,9 @@ def save_checkpoint(
     is_shared = any(map(is_divided, model.parameters()))
     with agreed(team, final):
         if is_shared or team.leads:
-            with team_folder(final, checkpoint_bytes(model, state.tensors), team if is_shared else ALONE) as temporary:
+            with team_folder(
+                final, checkpoint_bytes(model, state.tensors, adapter), team if is_shared else ALONE
+            ) as temporary:
                 write(temporary)
         if team.leads:
             finish(root, step, keep, best)
@@ -159,9 +170,10 @@ def check_finite(tensors: Mapping[str, Tensor], folder: Path, step: int, team: T
     agree(team, problem if bad else None, problem)
 
 
-def checkpoint_bytes(model: nn.Module, tensors: Mapping[str, Tensor]) -> int:
+def checkpoint_bytes(model: nn.Module, tensors: Mapping[str, Tensor], adapter: Adapter | None = None) -> int:
     """What the large files of a checkpoint weigh: all but the tokenizer's and a few small ones."""
-    weights: dict[int, int] = {own_part(t).data_ptr(): t.nbytes for t in model.state_dict().values()}  # tied ones once
+    saved = {n: p for n, p in model.named_parameters() if p.requires_grad} if adapter else model.state_dict()
+    weights: dict[int, int] = {own_part(t).data_ptr(): t.nbytes for t in saved.values()}  # tied ones once
     return sum(weights.values()) + sum(tensor.nbytes for tensor in tensors.values())
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from legollm import __version__
+from legollm.checkpoints.adapter import Adapter, load_adapters
 from legollm.checkpoints.huggingface import load_weights
 from legollm.checkpoints.state import (
     TrainingState,
@@ -78,6 +79,8 @@ class Job:
     """What the tokenizer's files need besides: eos, chat_template."""
     team: Team = ALONE
     """The processes that share the work, all of which have the same job but for their rows of each batch."""
+    adapter: Adapter | None = None
+    """Of a model that start_from.py gave adapters: they are all that its checkpoints hold."""
 
 
 def team_of(config: Any) -> AbstractContextManager[Team]:
@@ -114,7 +117,10 @@ def fit_alone(job: Job) -> TrainState:
     if state.step >= job.train.max_steps:
         return state
     if start:
-        load_weights(job.model, job.arch, job.model_config, start)
+        if job.adapter:
+            load_adapters(job.model, job.arch, start)
+        else:
+            load_weights(job.model, job.arch, job.model_config, start)
     recompute(job.model, job.train.recompute)
     engine = shared(job.model.to(device), job.train.parallel, team)
     optimizer = build_optimizer(job.model, job.optim)
@@ -308,6 +314,7 @@ class Run:
             best=state.best_step,
             extra=job.tokenizer_files,
             team=job.team,
+            adapter=job.adapter,
         )
         self.saved_step = state.step
 

@@ -11,6 +11,7 @@ from legollm.checkpoints.manifest import steps
 from legollm.errors import ConfigError
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig
+from legollm.transforms.lora import adapters
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,9 @@ def check_room(root: Path, model: nn.Module, optim: OptimConfig, cfg: TrainConfi
     Raises:
         ConfigError: the checkpoints do not fit on the disk, and train.on_save_failure is stop.
     """
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    remembered = REMEMBERED[optim.name] * weights
+    learning = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    weights = learning if adapters(model) else sum(parameter.nbytes for parameter in model.parameters())  # on the disk
+    remembered = REMEMBERED[optim.name] * learning
     n_there = len(steps(root))
     n_saves = -(-(cfg.max_steps - step) // cfg.save_every) if cfg.save_every else 1
     n_more = max(1, min(cfg.keep + 2, n_there + n_saves) - n_there)  # the newest, the best, the one being written
@@ -41,11 +43,11 @@ def check_room(root: Path, model: nn.Module, optim: OptimConfig, cfg: TrainConfi
             raise ConfigError(f"{arithmetic}; make room, or give another run=FOLDER or a smaller model")
         log.warning("%s; training goes on, as train.on_save_failure=warn says", arithmetic)
     memory = available_memory(next(model.parameters()).device)
-    if memory is not None and weights + remembered > memory:
+    if memory is not None and learning + remembered > memory:
         log.warning(
             "gradients take %s bytes and %s %s, and %s are available, with nothing left for activations; give a "
             "smaller model; `legollm plan` counts all of it",
-            *(f"{weights:,}", optim.name, f"{remembered:,}", f"{memory:,}"),
+            *(f"{learning:,}", optim.name, f"{remembered:,}", f"{memory:,}"),
         )
 
 

@@ -7,11 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from legollm.checkpoints.huggingface import CONFIG, refuse_quantized
 from legollm.checkpoints.loading import load
-from legollm.checkpoints.reader import read_json
 from legollm.commands.fit import Job, fit, team_of
 from legollm.commands.run_folder import Resume, open_run
+from legollm.commands.start_from import prepare
 from legollm.config import Resolved
 from legollm.data import world
 from legollm.data.chat import CHATML, Message, encode_example, end_of_turn
@@ -23,6 +22,7 @@ from legollm.team import ALONE, Team
 from legollm.training.objective import NextToken
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState
+from legollm.transforms.lora import LoraConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,9 @@ class SftRun:
     resume: Resume = "auto"
     """auto continues where the run stopped, never refuses a folder that holds a run, a number continues that step."""
     data: ConversationConfig = field(default_factory=ConversationConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    freeze: tuple[str, ...] = ()
+    """Parts of the model that stand still, by name, such as embed,blocks.0; all_but_last_2 is all blocks but two."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5e-4, warmup_steps=20))
     train: TrainConfig = field(default_factory=lambda: TrainConfig(max_steps=300, eval_every=100, save_every=100))
 
@@ -83,8 +86,8 @@ def finetune(cfg: SftRun, team: Team = ALONE, **view: Any) -> TrainState:
     """The whole run, by the processes of a team; the demo calls it, too."""
     open_run(cfg.run, cfg, cfg.resume, team)
     base = load(cfg.model)
-    refuse_quantized(base.folder, read_json(base.folder / CONFIG))
     tokenizer = base.text_side()
+    start = prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed)
     eos = tokenizer.decode([end_of_turn(tokenizer)])
     template = base.chat_template or CHATML
     max_len = base.config.max_seq_len
@@ -95,7 +98,8 @@ def finetune(cfg: SftRun, team: Team = ALONE, **view: Any) -> TrainState:
         folder=cfg.run,
         arch=base.arch,
         model_config=base.config,
-        model=base.model,
+        model=start.model,
+        adapter=start.adapter,
         tokenizer=tokenizer,
         objective=NextToken(),
         batches=ExampleBatches(

@@ -6,7 +6,7 @@ the matrix (int8) or by a group of neighbours in a row (int4), so that one large
 """
 
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -132,7 +132,7 @@ class QuantizedLinear(nn.Module):
         """x: (..., in_features) -> (..., out_features)."""
         if self.activations == "int8":
             x = as_bytes(x, STATES_PER_SCALE[self.bits])
-        return F.linear(x, self.weight.to(x.dtype), self.bias)
+        return MadeAnew.apply(x, self.bias, self)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """To another device, but not to another dtype: numbers times other scales are other weights."""
@@ -145,3 +145,20 @@ class QuantizedLinear(nn.Module):
     def extra_repr(self) -> str:
         bias = self.bias is not None
         return f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}, bias={bias}"
+
+
+class MadeAnew(torch.autograd.Function):
+    """x W^T + b, where the floats of W live for one product only: the backward pass makes them again.
+
+    Autograd would keep them for it, all layers at once: eight times the memory that half bytes save.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, linear: QuantizedLinear) -> Tensor:
+        ctx.linear, ctx.dtype = linear, x.dtype
+        return F.linear(x, linear.weight.to(x.dtype), bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        of_x = (grad @ ctx.linear.weight.to(grad.dtype)).to(ctx.dtype)
+        return of_x, grad.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None, None
