@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from legollm import __version__
+from legollm.architectures.scored import ScoredConfig, with_scores
 from legollm.checkpoints.huggingface import write_json
 from legollm.checkpoints.peft import adapter_config, adapter_tensors, attach, fill_adapters
 from legollm.checkpoints.quantized import tensors_of
@@ -41,6 +42,8 @@ class Adapter:
     fingerprint: str
     """Of its weights."""
     lora: LoraConfig
+    scored: ScoredConfig | None = None
+    """Where the base got a head for scores, which the adapter's folder then holds, too."""
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -70,6 +73,7 @@ def write_adapter(folder: Path, adapter: Adapter, arch: str, model: nn.Module, t
         "base": os.path.relpath(adapter.base, folder.resolve()),
         "fingerprint": adapter.fingerprint,
         "lora": asdict(adapter.lora),
+        "scores": adapter.scored and {"labels": list(adapter.scored.labels), "pad_id": adapter.scored.pad_id},
     }
     write_json(folder / NOTE, note)
 
@@ -86,13 +90,15 @@ def load_adapters(model: nn.Module, arch: str, folder: Path) -> None:
         raise CheckpointError(f"{folder}: {error}; the adapters are those of another lora.*") from error
 
 
-def put_adapters(model: nn.Module, arch: str, folder: Path, base: Path) -> None:
+def put_adapters(folder: Path, base: Path, arch: str, config: Any, model: nn.Module) -> tuple[str, Any]:
     """Put the adapters of a folder, ours or PEFT's, around the maps of the base they were trained on, in place.
+
+    Returns the architecture and configuration of what it is then: with a head for scores, if the adapters brought one.
 
     Raises:
         CheckpointError: another base, or adapters that it cannot have.
     """
-    settings, note = read_json(folder / SETTINGS), note_of(folder)
+    note = note_of(folder)
     lora = lora_of(folder, note)
     if note and (found := fingerprint(model)) != note["fingerprint"]:
         raise CheckpointError(
@@ -102,9 +108,14 @@ def put_adapters(model: nn.Module, arch: str, folder: Path, base: Path) -> None:
     if lora and lora.quantize != "none":
         quantize(model, QuantizeConfig(precision=lora.quantize))
     try:
-        attach(arch, model, read_tensors(folder), settings, lora)
-    except CheckpointError as error:
+        if scores := note.get("scores"):
+            config = ScoredConfig(base=config, labels=tuple(scores["labels"]), pad_id=scores["pad_id"])
+            arch = config.arch
+            with_scores(model, len(config.labels))  # type: ignore[arg-type]
+        attach(arch, model, read_tensors(folder), read_json(folder / SETTINGS), lora)
+    except (CheckpointError, ConfigError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: {error}") from error
+    return arch, config
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -307,7 +307,7 @@ def load(
     if is_adapter(path):
         base = whole_folder(base) if base else base_of(path)
         arch, config, model = open_model(base)
-        put_adapters(model, arch, path, base)
+        arch, config = put_adapters(path, base, arch, config, model)
         dissolve(model)
     else:
         base = None

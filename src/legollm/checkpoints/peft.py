@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from legollm.architectures import ARCHITECTURES
+from legollm.architectures import architecture
+from legollm.architectures.scored import SUFFIX
 from legollm.architectures.weight_map import Row, from_theirs, listing, resolve_rows, to_theirs
 from legollm.components.adapted import Adapted, AdaptedByDirection, row_lengths
 from legollm.components.quantized import QuantizedLinear
@@ -35,6 +36,7 @@ KNOWN = {
     *("r", "target_modules", "lora_alpha", "lora_dropout", "bias", "use_rslora", "use_dora", "modules_to_save"),
     *("rank_pattern", "alpha_pattern", "init_lora_weights", "ensure_weight_tying"),
 }
+TASKS = {"t5": "SEQ_2_SEQ_LM", "transformer": "SEQ_2_SEQ_LM", "encoder_classifier": "SEQ_CLS"}
 CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to start an adapter that also move the weights of the base."""
 
@@ -72,7 +74,7 @@ def plain_weight(model: nn.Module, name: str) -> Tensor:
 
 
 def rows_of_model(arch: str, model: nn.Module) -> list[Row]:
-    return resolve_rows(ARCHITECTURES[arch].hugging_face.rows, plain_names(model))
+    return resolve_rows(architecture(arch).hugging_face.rows, plain_names(model))
 
 
 def fused_maps(arch: str, model: nn.Module) -> list[list[str]]:
@@ -264,7 +266,7 @@ def adapter_config(arch: str, model: nn.Module, lora: LoraConfig, base: str) -> 
     tied = tied_ids(model)
     return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM" if ARCHITECTURES[arch].learns != "pairs" else None,
+        "task_type": "SEQ_CLS" if arch.endswith(SUFFIX) else TASKS.get(arch, "CAUSAL_LM"),
         "base_model_name_or_path": base,
         "inference_mode": True,
         "r": lora.rank,

@@ -11,24 +11,30 @@ Every verb that goes on training a model begins here:
     job = Job(arch=start.arch, model_config=start.config, model=start.model, adapter=start.adapter, ...)
 
 With `adapter` in the job its checkpoints are folders of adapters, and a resumed run fills those of `start.model`. A
-verb that changes the model first, such as by another head, loads it itself and gives it to `prepare`. A frozen
-reference model is `Reference(start)`: with adapters, the same model without them, and no second copy in memory.
+verb that needs something of the base first, such as its tokenizer, loads it itself and gives it to `prepare`; with
+`labels` the model gets a head for scores. The parameters that have requires_grad learn.
+
+`Reference(start)` is the model as it was, for a KL term: with adapters it is the same model without them, and takes no
+memory. While a model with adapters writes rollouts, `merge` and `unmerge` of transforms/lora.py make it as fast as the
+plain one.
 """
 
 import copy
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from legollm.architectures.scored import ScoredConfig, with_scores
 from legollm.checkpoints.adapter import Adapter, fingerprint
 from legollm.checkpoints.loading import Loaded, load
 from legollm.checkpoints.peft import adapter_config, fused_maps
+from legollm.components.decoder import Decoder
 from legollm.components.quantized import QuantizedLinear
 from legollm.errors import CheckpointError, ConfigError
 from legollm.interfaces import Tokenizer
@@ -58,49 +64,69 @@ class Start:
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
 
 
-def prepared(model: Path, lora: LoraConfig, frozen: Sequence[str] = (), *, seed: int) -> Start:
-    """Load a base, round it, freeze it, give it adapters, as a configuration says. seed: of the run.
+def prepared(model: Path, lora: LoraConfig, frozen: Sequence[str] = (), *, seed: int, **scores: Any) -> Start:
+    """Load a base and `prepare` it."""
+    return prepare(load(model), lora, frozen, seed=seed, **scores)
+
+
+def prepare(
+    base: Loaded,
+    lora: LoraConfig,
+    frozen: Sequence[str] = (),
+    *,
+    seed: int,
+    labels: tuple[str, ...] = (),
+    pad_id: int | None = None,
+) -> Start:
+    """Round a loaded base, freeze it, give it adapters, as a configuration says, in place.
+
+    seed: of the run. labels, pad_id: of a fresh head for scores in place of the one over the vocabulary, see
+    architectures/scored.py; it learns, whatever else stands still.
 
     Raises:
-        CheckpointError: no such model, or one that cannot be trained so.
+        CheckpointError: a model that cannot be trained so.
         ConfigError: a pattern of lora.* or freeze that matches nothing.
     """
-    return prepare(load(model), lora, frozen, seed=seed)
-
-
-def prepare(base: Loaded, lora: LoraConfig, frozen: Sequence[str] = (), *, seed: int) -> Start:
-    """`prepared` for a model that is loaded already."""
-    adapter = None
+    model, adapter, arch, config = base.model, None, base.arch, base.config
     if lora.rank:
-        adapter = with_adapters(base, lora, frozen, seed)
-    elif any(isinstance(module, QuantizedLinear) for module in base.model.modules()):
+        refuse_for_adapters(base, frozen)
+        adapter = Adapter(base.folder.resolve(), fingerprint(model), lora)
+    if labels:
+        config = ScoredConfig(base=config, labels=labels, pad_id=pad_id)
+        arch = config.arch
+        with_scores(cast(Decoder, model), len(labels), seed)
+    if adapter:
+        if labels:
+            lora = replace(lora, also=(*lora.also, "lm_head"))
+            adapter = replace(adapter, lora=lora, scored=config)
+        add_lora(model, lora, seed=seed, fused=fused_maps(arch, model))
+        adapter_config(arch, model, lora, "")  # refuses now what could not be saved later
+    elif any(isinstance(module, QuantizedLinear) for module in model.modules()):
         raise CheckpointError(
             f"{base.folder}: quantised weights cannot be trained; give lora.rank=8 to train adapters beside them, or "
             "the model they were made from"
         )
     else:
-        freeze(base.model, frozen)
-    start = Start(base.model, base.arch, base.config, base.tokenizer, base.chat_template, base.folder, adapter)
+        freeze(model, frozen)
+    start = Start(model, arch, config, base.tokenizer, base.chat_template, base.folder, adapter)
     if adapter or frozen:
-        n_all = sum(parameter.numel() for parameter in base.model.parameters())
-        log.info(
-            "%s of %s parameters learn (%.2f%%)", *(f"{start.n_trained:,}", f"{n_all:,}"), 100 * start.n_trained / n_all
-        )
+        n_all = sum(parameter.numel() for parameter in model.parameters())
+        log.info("%s of %s parameters learn", f"{start.n_trained:,}", f"{n_all:,}")
     return start
 
 
-def with_adapters(base: Loaded, lora: LoraConfig, frozen: Sequence[str], seed: int) -> Adapter:
-    """Put adapters into a loaded model, in place, and say what they belong to."""
+def refuse_for_adapters(base: Loaded, frozen: Sequence[str]) -> None:
+    """
+    Raises:
+        ConfigError: parts to freeze, where all stands still.
+        CheckpointError: a base that is an adapter itself.
+    """
     if frozen:
         raise ConfigError("freeze: with lora.rank the whole base stands still already; leave it out")
     if base.base:
         raise CheckpointError(
             f"{base.folder}: holds an adapter; `legollm merge {base.folder} out=FOLDER` makes a base of it for another"
         )
-    adapter = Adapter(base.folder.resolve(), fingerprint(base.model), lora)
-    add_lora(base.model, lora, seed=seed, fused=fused_maps(base.arch, base.model))
-    adapter_config(base.arch, base.model, lora, "")  # refuses now what could not be saved later
-    return adapter
 
 
 class Reference:
