@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from legollm.architectures import ARCHITECTURES
-from legollm.architectures.weight_map import Row, from_theirs, resolve_rows, to_theirs
+from legollm.architectures.weight_map import Row, from_theirs, resolve_rows, their_shapes, to_theirs
 from legollm.checkpoints.huggingface import from_hf, to_hf
 from legollm.errors import CheckpointError
 from tiny_models import TINY, tiny_model
@@ -20,6 +20,9 @@ def test_there_and_back_changes_nothing(name: str, tied: bool) -> None:
     assert back.keys() == ours.keys()
     assert all(torch.equal(back[key], ours[key]) and back[key].is_contiguous() for key in ours)
     assert sum(t.numel() for t in theirs.values()) == sum(p.numel() for p in ours.values())
+    rows = resolve_rows(ARCHITECTURES[name].hugging_face.rows, ours)
+    shapes = their_shapes(rows, {key: tuple(p.shape) for key, p in ours.items()})
+    assert shapes == {key: tuple(t.shape) for key, t in theirs.items()}
     again = to_hf(name, back)
     assert all(torch.equal(again[key], theirs[key]) for key in theirs)
 
@@ -28,6 +31,7 @@ def test_projections_are_stacked_and_transposed() -> None:
     ours = {f"blocks.7.{part}": torch.full((2, 3), float(i)) for i, part in enumerate("qkv")}
     rows = resolve_rows([Row("h.{}.qkv", tuple(f"blocks.{{}}.{part}" for part in "qkv"), transpose=True)], ours)
     theirs = to_theirs(rows, ours)
+    assert their_shapes(rows, {name: tuple(t.shape) for name, t in ours.items()}) == {"h.7.qkv": (3, 6)}
     assert theirs["h.7.qkv"].tolist() == [[0, 0, 1, 1, 2, 2]] * 3
     assert torch.equal(from_theirs(rows, theirs, dict.fromkeys(ours, 2))["blocks.7.k"], ours["blocks.7.k"])
 

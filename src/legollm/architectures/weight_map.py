@@ -81,6 +81,15 @@ def to_theirs(rows: Iterable[Row], ours: Mapping[str, Tensor]) -> dict[str, Tens
     return theirs
 
 
+def their_shapes(rows: Iterable[Row], ours: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shapes of what `to_theirs` makes of tensors of such shapes."""
+    theirs = {}
+    for row in rows:
+        shape = (sum(ours[name][0] for name in row.ours), *ours[row.ours[0]][1:])
+        theirs[row.theirs] = shape[::-1] if row.transpose else shape
+    return theirs
+
+
 def from_theirs(rows: Iterable[Row], theirs: Mapping[str, Tensor], sizes: Mapping[str, int]) -> dict[str, Tensor]:
     """The inverse of `to_theirs`; `sizes` are the outputs (rows) of each of our tensors."""
     ours: dict[str, Tensor] = {}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from legollm import __version__
 from legollm.architectures import ARCHITECTURES, architecture, name_in
-from legollm.architectures.weight_map import INDEX, Row, from_theirs, listing, resolve_rows, to_theirs
+from legollm.architectures.weight_map import INDEX, Row, from_theirs, listing, resolve_rows, their_shapes, to_theirs
 from legollm.checkpoints.divided import Divided, write_divided
 from legollm.checkpoints.reader import DTYPES, Entry, read_json
 from legollm.checkpoints.shards import Shape, Shards, write_index, write_shards
@@ -197,8 +197,8 @@ def divided_hf(arch: str, model: nn.Module) -> dict[str, Divided]:
 
     found = {}
     for row in resolve_rows(architecture(arch).hugging_face.rows, ours):
-        (shape,) = to_theirs([row], {n: torch.empty(ours[n].shape, device="meta") for n in row.ours}).values()
-        found[row.theirs] = Divided(Shape(ours[row.ours[0]].dtype, shape.shape), partial(gathered, row))
+        (shape,) = their_shapes([row], {n: tuple(ours[n].shape) for n in row.ours}).values()
+        found[row.theirs] = Divided(Shape(ours[row.ours[0]].dtype, shape), partial(gathered, row))
     return found
 
 
@@ -221,13 +221,14 @@ class Stored:
     def __init__(self, shards: Shards, arch: str, like: nn.Module) -> None:
         """like: the model, whose weights may be on the meta device."""
         other = architecture(arch).hugging_face
-        # Not empty_like: on the meta device torch answers that one by way of an algebra system, 35 MB of it.
-        meta = {n: torch.empty(p.shape, dtype=p.dtype, device="meta") for n, p in like.named_parameters()}
-        rows = resolve_rows(other.rows, meta)
+        ours = {name: tuple(p.shape) for name, p in like.named_parameters()}
+        rows = resolve_rows(other.rows, ours)
         self.shards = shards
-        self.sizes = {name: p.size(0) for name, p in meta.items()}
+        self.sizes = {name: shape[0] for name, shape in ours.items()}
         self.rows = {name: row for row in rows for name in row.ours}
-        self.shapes = {name: tuple(t.shape) for name, t in to_theirs(rows, meta).items()}
+        # Not by calling to_theirs on the meta device: there torch answers some calls by way of its compiler, whose
+        # import takes two seconds.
+        self.shapes = their_shapes(rows, ours)
         names = {name: name for name in shards.entries}  # what the rows call it -> what the file calls it
         tied = tied_theirs(arch, like)  # a head that is stored although it is tied is not read by transformers either
         if other.base and not any(name.startswith(other.base) for name in names):

@@ -51,10 +51,11 @@ class LinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             states, matrix = hidden.to(dtype), weight.to(dtype)  # once, not once per part
             n_rows, n_few = rows_at_once(weight.size(0)), max(1, EXACT_AT_ONCE // weight.size(0))
+            room = states.new_empty(min(n_rows, hidden.size(0)), weight.size(0))  # one, so that its place stays free
             for start in range(0, hidden.size(0), n_rows):
                 rows = slice(start, start + n_rows)
                 x, y = states[rows], targets[rows, None]  # (n, D), (n, 1)
-                logits = torch.mm(x, matrix.t())  # (n, V)
+                logits = torch.mm(x, matrix.t(), out=room[: x.size(0)])  # (n, V)
                 if bias is not None:
                     logits += bias
                 for few in range(0, logits.size(0), n_few):
@@ -71,7 +72,6 @@ class LinearCrossEntropy(torch.autograd.Function):
                     of_hidden[rows] = torch.mm(logits, matrix)
                 if of_weight is not None:
                     add_product(of_weight, logits.t(), x)
-                del logits, part  # before the next ones are there
         gradients = [None if x is None else x.to(like.dtype) for x, like in [(of_hidden, hidden), (of_weight, weight)]]
         gradients.append(None if of_bias is None or bias is None else of_bias.to(bias.dtype))
         ctx.save_for_backward(*gradients)
