@@ -50,6 +50,8 @@ VERBS = {
     "data summary": Verb("data", "summary", "sizes, lengths, duplicates, scripts and tokens of a source"),
     "train": Verb("train", "train", "train a language model from nothing, or go on where it stopped"),
     "sft": Verb("sft", "sft", "fine-tune a model on questions and answers"),
+    "grpo": Verb("grpo", "grpo", "learn from answers that a program checks, in groups (GRPO, RLOO, ...)"),
+    "ppo": Verb("ppo", "ppo", "the same, with a value for each token (PPO)"),
     "seq2seq train": Verb("seq2seq", "train", "train an encoder-decoder on pairs of a source and a target"),
     "seq2seq write": Verb("seq2seq", "write", "write the target of each source"),
     "classify train": Verb("classify", "train", "train an encoder to label texts"),

@@ -20,6 +20,10 @@ TINY = "n_layers=1 d_model=16 n_heads=2 d_ff=32 max_seq_len=32 dropout=0.1"
 LOOP = "train.max_steps=9 train.batch_size=3 train.log_every=1 train.eval_every=4 train.save_every=3"
 PAIRS = [{"source": f"say {word}", "target": word[::-1]} for word in ("one", "two", "three", "four", "five")] * 6
 LABELS = [{"text": f"{label} day {i}", "label": label} for label in ("good", "bad") for i in range(40)]
+TASKS = [
+    {"prompt": "The cat sat on the mat, and"[: 3 + i], "answer": ".*[aeiou].*", "verifier": "pattern"}
+    for i in range(20)
+]
 CHATS = [{"prompt": f"What is {i}?", "answer": f"A number, {i}."} for i in range(20)]
 
 
@@ -62,6 +66,28 @@ def frozen_words(folder: Path) -> list[str]:
     return [*sft_words(folder), "freeze=embed"]
 
 
+def base_words(folder: Path) -> list[str]:
+    """A model and tasks; a rollout lasts four steps, so that a run is stopped in the middle of one."""
+    base = folder / "base"
+    if not base.exists():
+        assert main([*train_words(folder), f"run={base}", "train.max_steps=20", "train.precision=float32"]) == 0
+    source = rows_to(folder / "tasks.jsonl", TASKS)
+    return [f"model={base}", f"data.source={source}", "sampler.max_new_tokens=5", "optim.lr=0.01"]
+
+
+def grpo_words(folder: Path) -> list[str]:
+    sizes = "grpo.n_prompts=3 grpo.group_size=2 grpo.epochs=2 grpo.kind=dapo grpo.beta=0.1 grpo.kl_target=0.1"
+    return ["grpo", *base_words(folder), *sizes.split()]
+
+
+def reinforce_words(folder: Path) -> list[str]:
+    return ["grpo", *base_words(folder), "grpo.n_prompts=6", "grpo.group_size=1", "grpo.kind=reinforce"]
+
+
+def ppo_words(folder: Path) -> list[str]:
+    return ["ppo", *base_words(folder), "ppo.n_prompts=6", "lora.rank=2", "lora.dropout=0.1"]
+
+
 def seq2seq_words(folder: Path) -> list[str]:
     source = rows_to(folder / "pairs.jsonl", PAIRS)
     return ["seq2seq", "train", f"data.source={source}", *model_words("n_layers")]
@@ -77,6 +103,9 @@ VERBS: dict[str, Callable[[Path], list[str]]] = {
     "sft": sft_words,
     "sft with adapters": lora_words,
     "sft of some layers": frozen_words,
+    "grpo": grpo_words,
+    "grpo with a baseline": reinforce_words,
+    "ppo with adapters": ppo_words,
     "seq2seq": seq2seq_words,
     "classify": classify_words,
 }
@@ -114,7 +143,7 @@ def test_stopped_and_started_again_equals_never_stopped(
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
     whole, parts = (tmp_path / name / "checkpoint" for name in ("whole", "parts"))
     for name in (
-        "adapter_model.safetensors" if verb == "sft with adapters" else "model.safetensors",
+        "adapter_model.safetensors" if verb.endswith("with adapters") else "model.safetensors",
         "optim.safetensors",
     ):
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name

@@ -47,6 +47,9 @@ from legollm.transforms.recompute import recompute
 
 log = logging.getLogger(__name__)
 
+ASIDE = "weight.aside."
+"""What the names of weights that are no part of the model begin with, among the optimizer's tensors."""
+
 
 @dataclass
 class Job:
@@ -81,6 +84,13 @@ class Job:
     """The processes that share the work, all of which have the same job but for their rows of each batch."""
     adapter: Adapter | None = None
     """Of a model that start_from.py gave adapters: they are all that its checkpoints hold."""
+    aside: nn.Module | None = None
+    """What learns along and is no part of the model, such as a value head; it is saved with the optimizer's memory."""
+    examine: Callable[[nn.Module], Mapping[str, float]] | None = None
+    """What is measured at the start and at each look, in place of the loss on validation batches; `val_error` is among
+    it, and is to become small."""
+    ended: Callable[[], str | None] = lambda: None
+    """Why the run ends before its last step; None while it does not."""
 
 
 def team_of(config: Any) -> AbstractContextManager[Team]:
@@ -113,7 +123,7 @@ def fit_alone(job: Job) -> TrainState:
     state = TrainState.from_dict(saved.values["loop"]) if saved else TrainState()
     numbers = JsonLines(job.folder / "metrics.jsonl")
     if team.leads:
-        numbers.rewind(state.step)
+        numbers.rewind(state.step if start else -1)
     if state.step >= job.train.max_steps:
         return state
     if start:
@@ -123,13 +133,18 @@ def fit_alone(job: Job) -> TrainState:
             load_weights(job.model, job.arch, job.model_config, start)
     recompute(job.model, job.train.recompute)
     engine = shared(job.model.to(device), job.train.parallel, team)
-    optimizer = build_optimizer(job.model, job.optim)
+    if job.aside is not None:
+        job.aside.to(device)
+    optimizer = build_optimizer(job.model, job.optim, job.aside)
     if team.size == 1:  # several processes may each have a part of all of this
         check_room(root, job.model, job.optim, job.train, state.step)
     torch.manual_seed(seed_of(job.seed, of_rank("dropout", team.rank)))
     precision: Any = job.train.precision
     if saved:
         restore_optimizer(optimizer, saved.tensors)
+        if job.aside is not None:
+            names = job.aside.state_dict()
+            job.aside.load_state_dict({name: saved.tensors[f"{ASIDE}{name}"] for name in names})
         job.batches.load_state_dict(saved.values["batches"])
         if saved.values["n_threads"] != torch.get_num_threads():
             log.warning(
@@ -153,6 +168,10 @@ def fit_alone(job: Job) -> TrainState:
         if start:
             view.note(f"continuing {start} at step {state.step}")
         run = Run(job, cfg, root, optimizer, numbers, view, state, engine, track)
+        if job.examine and not saved:
+            job.model.eval()
+            run.evaluate(state)
+        first = state.step
         if saved:
             restore_rng(saved.tensors, team, otherwise=seed_of(job.seed, f"dropout.{team.rank}/{state.step}"))
         try:
@@ -167,7 +186,7 @@ def fit_alone(job: Job) -> TrainState:
                 log=run.log,
                 evaluate=run.evaluate,
                 save=run.save,
-                stop=lambda: signals.caught is not None,
+                stop=lambda: signals.caught is not None or job.ended() is not None,
                 team=team,
                 engine=engine,
             )
@@ -182,7 +201,14 @@ def fit_alone(job: Job) -> TrainState:
             details = error.details | {"batches": dict(job.batches.state_dict())}
             (job.folder / "diverged.json").write_text(json.dumps(details, indent=1) + "\n", encoding="utf-8")
             raise
-        if state.step < cfg.max_steps:
+        early = job.ended() if state.step < cfg.max_steps and signals.caught is None else None
+        if early:
+            if state.step > first:
+                job.model.eval()
+                run.evaluate(state)
+                run.write(state)
+            view.note(f"step {state.step}: {early}")
+        elif state.step < cfg.max_steps:
             if run.saved_step != state.step:  # a signal during a save has what it wants
                 with team.paused():
                     run.write(state)
@@ -243,6 +269,9 @@ class Run:
 
     def evaluate(self, state: TrainState) -> None:
         """The same validation batches every time; at the end of the run, the whole split."""
+        if self.job.examine:
+            self.examined(state, self.job.examine(self.job.model))
+            return
         last = state.step == self.cfg.max_steps
         batches = self.job.validation(None if last else self.cfg.eval_batches * self.job.team.size)
         team = self.job.team
@@ -262,6 +291,13 @@ class Run:
         self.view.metrics(state.step, values)
         if text:
             self.view.sample(text)
+
+    def examined(self, state: TrainState, values: Mapping[str, float]) -> None:
+        """A look that is no loss; the model with the smallest error is the best."""
+        if state.best_loss is None or values["val_error"] < state.best_loss:
+            state.best_loss, state.best_step = values["val_error"], state.step
+        self.note(state.step, **values)
+        self.view.metrics(state.step, values)
 
     def sampled(self) -> str:
         """A divided model writes in all processes at once, the same words everywhere."""
@@ -302,6 +338,8 @@ class Run:
             "n_threads": torch.get_num_threads(),
         }
         memory = optimizer_tensors(self.optimizer) if self.optimizer else {}
+        if job.aside is not None:
+            memory |= {f"{ASIDE}{name}": tensor for name, tensor in job.aside.state_dict().items()}
         save_checkpoint(
             self.root,
             state.step,

@@ -80,17 +80,29 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return groups
 
 
-def build_optimizer(model: nn.Module, cfg: OptimConfig) -> GroupedOptimizer:
-    """The optimizer of a configuration over all trainable parameters of `model`."""
+def build_optimizer(model: nn.Module, cfg: OptimConfig, aside: nn.Module | None = None) -> GroupedOptimizer:
+    """The optimizer of a configuration over all trainable parameters of `model`.
+
+    aside: a module that learns along and is no part of the model; its parameters are named `aside.NAME`.
+    """
     if cfg.name == "muon":
-        groups = matrix_groups(model, cfg.weight_decay)
+        groups = matrix_groups(model, cfg.weight_decay) + groups_aside(aside)
         return Muon(groups, momentum=cfg.momentum, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps)
-    groups = decay_groups(model, cfg.weight_decay)
+    groups = decay_groups(model, cfg.weight_decay) + groups_aside(aside)
     if cfg.name == "lion":
         return Lion(groups, lr=cfg.lr, betas=cfg.betas)
     if cfg.name == "sgd":
         return SGD(groups, lr=cfg.lr, momentum=cfg.momentum)
     return AdamW(groups, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps)
+
+
+def groups_aside(aside: nn.Module | None) -> list[dict[str, Any]]:
+    """A group of its own, which does not decay."""
+    if aside is None:
+        return []
+    names, parameters = zip(*((f"aside.{name}", p) for name, p in aside.named_parameters()), strict=True)
+    kinds = {"is_matrix": False, "is_table": False}
+    return [{"params": list(parameters), "names": list(names), "weight_decay": 0.0, **kinds}]
 
 
 STATE_KEYS = ("step", "mean", "square")

@@ -1,6 +1,6 @@
 """Arithmetic and small logic at three levels, with the steps worked out: problems that need no story."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,17 +113,18 @@ def logic(draw: Draw, level: Level) -> Sum:
     )
 
 
-PROBLEMS: tuple[Callable[[Draw, Level], Sum], ...] = (
-    add,
-    subtract,
-    multiply,
-    larger,
-    order,
-    parity,
-    letters,
-    logic,
-)
-_LEVELS: tuple[Level, ...] = (1, 2, 3)
+PROBLEMS: Mapping[str, Callable[[Draw, Level], Sum]] = {
+    "add": add,
+    "subtract": subtract,
+    "multiply": multiply,
+    "larger": larger,
+    "order-numbers": order,
+    "parity": parity,
+    "letters": letters,
+    "logic": logic,
+}
+"""By their kinds."""
+LEVELS: tuple[Level, ...] = (1, 2, 3)
 
 
 def sums(
@@ -136,10 +137,10 @@ def sums(
             yield problem
 
 
-def draw_sum(draw: Draw, difficulty: Level | None = None) -> Sum:
-    """Any problem, of any level if `difficulty` is None."""
-    level = draw.pick(_LEVELS) if difficulty is None else difficulty
-    return draw.pick(PROBLEMS)(draw, level)
+def draw_sum(draw: Draw, difficulty: Level | None = None, kinds: Sequence[str] = tuple(PROBLEMS)) -> Sum:
+    """Any problem of these kinds, of any level if `difficulty` is None."""
+    level = draw.pick(LEVELS) if difficulty is None else difficulty
+    return PROBLEMS[draw.pick(kinds)](draw, level)
 
 
 def _truth(value: bool) -> str:
