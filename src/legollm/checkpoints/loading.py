@@ -17,7 +17,8 @@ from legollm.checkpoints.huggingface import CONFIG, load_hf_folder
 from legollm.checkpoints.manifest import MANIFEST, latest, verify
 from legollm.checkpoints.quantized import load_quantized, quantization_of
 from legollm.checkpoints.reader import inside, read_json
-from legollm.data.chat import CHATML, Message, encode_chat, end_of_turn
+from legollm.data.chat import Message, encode_chat, end_of_turn
+from legollm.data.templates import CHATML, template_of_folder
 from legollm.errors import CheckpointError, ConfigError, IntegrityError
 from legollm.generation.beams import Beams, BeamSearch
 from legollm.generation.cache import GenerativeModel
@@ -141,7 +142,7 @@ class Loaded:
             return ()
         ends = {self.tokenizer.special_tokens.get(END_OF_TEXT)}
         if self.chat_template:
-            ends.add(end_of_turn(self.tokenizer))
+            ends.add(end_of_turn(self.tokenizer, self.chat_template))
         return tuple(sorted(end for end in ends if end is not None))
 
     def decoding(self, settings: Decoding) -> Decoding:
@@ -319,8 +320,10 @@ def load(
             f"{path}: the tokenizer has {tokenizer.vocab_size} ids and the model rows for {config.vocab_size}; "
             "put the tokenizer beside it that it was trained with"
         )
-    template = inside(with_text, "chat_template.jinja")
-    chat_template = template.read_text(encoding="utf-8") if template.exists() else None
+    roles = inside(with_text, "tokenizer_config.json")
+    chat_template = template_of_folder(
+        inside(with_text, "chat_template.jinja"), read_json(roles) if roles.exists() else {}
+    )
     return Loaded(model.eval(), tokenizer, config, arch, path, chat_template, engine, precision, base=base)
 
 

@@ -13,8 +13,9 @@ from legollm.commands.run_folder import Resume, open_run
 from legollm.commands.start_from import prepare
 from legollm.config import Resolved
 from legollm.data import world
-from legollm.data.chat import CHATML, Message, encode_example, end_of_turn
+from legollm.data.chat import Message, encode_example, end_of_turn
 from legollm.data.conversations import FormatName, read_conversations
+from legollm.data.templates import template_for
 from legollm.errors import ConfigError, DataError
 from legollm.finetuning.sft import Example, ExampleBatches, in_order
 from legollm.interfaces import Tokenizer
@@ -33,6 +34,9 @@ class ConversationConfig:
     """A file of conversations, .jsonl or a .json list; or world: questions about stories."""
     format: FormatName = "auto"
     """What its rows are: messages, prompt (and answer), alpaca, sharegpt, preference; auto sees it by their fields."""
+    template: str | None = None
+    """How they are laid out: chatml, qwen, llama3, alpaca, plain, or a file with a chat template. Null takes the
+    model's own, and chatml where it has none."""
     n_examples: int = 8000
     """world: how many stories to train on."""
     n_turns: int = 3
@@ -88,8 +92,8 @@ def finetune(cfg: SftRun, team: Team = ALONE, **view: Any) -> TrainState:
     base = load(cfg.model)
     tokenizer = base.text_side()
     start = prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed)
-    eos = tokenizer.decode([end_of_turn(tokenizer)])
-    template = base.chat_template or CHATML
+    template = template_for(tokenizer, cfg.data.template, base.chat_template)
+    eos = tokenizer.decode([end_of_turn(tokenizer, template)])
     max_len = base.config.max_seq_len
     train, val = (
         [encoded(messages, tokenizer, template, max_len) for messages in part] for part in conversations(cfg.data)

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from legollm.data.chat import Message
+from legollm.data.chat import ROLES, Message
 from legollm.data.documents import BadRows
 from legollm.data.readers import read_items, read_rows
 from legollm.errors import DataError
 
-ROLES = ("system", "user", "assistant", "tool")
 ROLE_NAMES = {role: role for role in ROLES}
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
