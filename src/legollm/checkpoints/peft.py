@@ -7,7 +7,7 @@ q_proj, k_proj and v_proj, their one adapter is ours side by side: the maps shar
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from legollm.architectures import architecture
 from legollm.architectures.scored import SUFFIX
 from legollm.architectures.weight_map import Row, from_theirs, listing, resolve_rows, to_theirs
+from legollm.checkpoints.huggingface import tied_names
 from legollm.components.adapted import Adapted, AdaptedByDirection, row_lengths
 from legollm.components.quantized import QuantizedLinear
 from legollm.errors import CheckpointError
@@ -37,6 +38,8 @@ KNOWN = {
     *("rank_pattern", "alpha_pattern", "init_lora_weights", "ensure_weight_tying"),
 }
 TASKS = {"t5": "SEQ_2_SEQ_LM", "transformer": "SEQ_2_SEQ_LM", "encoder_classifier": "SEQ_CLS"}
+TIED = "embed_tokens.weight"
+"""The only weight that PEFT trains with what is tied to it."""
 CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to start an adapter that also move the weights of the base."""
 
@@ -138,7 +141,16 @@ def adapter_tensors(arch: str, model: nn.Module) -> dict[str, Tensor]:
             )
     rows = rows_beside(arch, model)
     weights_beside = to_theirs(rows, {name: gathered(plain_weight(model, name)) for row in rows for name in row.ours})
-    return tensors | {PREFIX + name: tensor for name, tensor in weights_beside.items()}
+    tensors |= {PREFIX + name: tensor for name, tensor in weights_beside.items()}
+    return tensors | {name: tensors[first].clone() for name, first in twins(arch, model).items() if first in tensors}
+
+
+def twins(arch: str, model: nn.Module) -> dict[str, str]:
+    """Each further name of a tied weight of theirs -> its first one; PEFT stores both."""
+    rows = architecture(arch).hugging_face.rows
+    tied = [(name, first) for name, first in tied_names(model).items() if name.rpartition(".")[2] not in OWN]
+    pairs = [(resolve_rows(rows, [name])[0], resolve_rows(rows, [first])[0]) for name, first in tied]
+    return {PREFIX + name.theirs: PREFIX + first.theirs for name, first in pairs}
 
 
 def gathered(tensor: Tensor) -> Tensor:
@@ -210,12 +222,13 @@ def attach(
             )
         groups.append(maps)
     share_inputs(model, groups)
-    beside = [name for name in tensors if not name.endswith((A, B, MAGNITUDE))]
+    twice = twins(arch, model).keys() if config.get("ensure_weight_tying") else ()
+    beside = [name for name in tensors if not name.endswith((A, B, MAGNITUDE)) and name not in twice]
     tied = tied_ids(model)
     for name in beside:
         row = rows.get(name.removeprefix(PREFIX))
         if row is None:
-            raise CheckpointError(f"{name}: no weight of this {arch} that could be replaced without others")
+            raise CheckpointError(f"{name}: neither an adapter of a linear map nor a weight of its own of this {arch}")
         for ours in row.ours:
             weight = plain_weight(model, ours)
             if id(weight) in tied and not config.get("ensure_weight_tying"):
@@ -257,13 +270,22 @@ def alpha_of(config: Mapping[str, Any], module: str) -> float:
 
 
 def adapter_config(arch: str, model: nn.Module, lora: LoraConfig, base: str) -> dict[str, Any]:
-    """adapter_config.json for the adapters of a model."""
+    """adapter_config.json for the adapters of a model.
+
+    Raises:
+        CheckpointError: what was trained beside them cannot be said there.
+    """
     all_maps = {row.theirs.removesuffix(".weight") for row in rows_of_model(arch, model) if is_map(row, model)}
     chosen = {slot.row.theirs.removesuffix(".weight") for slot in slots(arch, model)}
     ends = {name.rpartition(".")[2] for name in chosen}
     exact = chosen == {name for name in all_maps if name.rpartition(".")[2] in ends}
-    beside = rows_beside(arch, model)
-    tied = tied_ids(model)
+    beside, rows = rows_beside(arch, model), rows_of_model(arch, model)
+    tied = [row for row in beside if any(id(plain_weight(model, name)) in tied_ids(model) for name in row.ours)]
+    if tied and not tied[0].theirs.endswith(TIED):
+        raise CheckpointError(
+            f"lora.also: {tied[0].ours[0]} is tied to the head, which PEFT's format cannot say of {tied[0].theirs}; "
+            "leave it out"
+        )
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if arch.endswith(SUFFIX) else TASKS.get(arch, "CAUSAL_LM"),
@@ -275,12 +297,20 @@ def adapter_config(arch: str, model: nn.Module, lora: LoraConfig, base: str) -> 
         "use_rslora": lora.kind == "rslora",
         "use_dora": lora.kind == "dora",
         "target_modules": sorted(ends if exact else chosen),
-        "modules_to_save": sorted({row.theirs.rpartition(".")[0] for row in beside}) or None,
-        "ensure_weight_tying": any(id(plain_weight(model, name)) in tied for row in beside for name in row.ours),
+        "modules_to_save": sorted({shortest(row.theirs, rows) for row in beside}) or None,
+        "ensure_weight_tying": bool(tied),
         "fan_in_fan_out": any(slot.row.transpose for slot in slots(arch, model)),
         "init_lora_weights": True,
         "bias": "none",
     }
+
+
+def shortest(theirs: str, rows: Sequence[Row]) -> str:
+    """The module of a weight of theirs, without what it lies in if there is only one of that name."""
+    whole_name = theirs.rpartition(".")[0]
+    leaf = whole_name.rpartition(".")[2]
+    modules = {row.theirs.rpartition(".")[0] for row in rows}
+    return leaf if [name for name in modules if name.endswith(leaf)] == [whole_name] else whole_name
 
 
 def tied_ids(model: nn.Module) -> set[int]:
