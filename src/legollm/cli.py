@@ -62,6 +62,7 @@ VERBS = {
     "chat": Verb("chat", "chat", "talk to a model in the terminal"),
     "import": Verb("import_folder", "import_folder", "check a Hugging Face folder and write it as a checkpoint"),
     "export": Verb("export", "export", "write a model for other programs, as a Hugging Face folder or GGUF"),
+    "merge": Verb("merge", "merge_folder", "write an adapter and its base as one model"),
     "quantize": Verb("quantize", "quantize_folder", "write a model with weights of 8 or 4 bits"),
     "check": Verb("check", "check", "run everything a brick or a model promises, also on one of your own"),
     "doctor sandbox": Verb("doctor", "sandbox", "what this machine can fence in code with that a model wrote"),

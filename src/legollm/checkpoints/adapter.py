@@ -59,6 +59,17 @@ def is_adapter(folder: Path) -> bool:
     return (folder / SETTINGS).is_file()
 
 
+def refuse_adapter(folder: Path) -> None:
+    """
+    Raises:
+        CheckpointError: a whole model is wanted, and the folder holds none.
+    """
+    if is_adapter(folder):
+        raise CheckpointError(
+            f"{folder}: holds an adapter, not a model; `legollm merge {folder} out=FOLDER` makes one of it and its base"
+        )
+
+
 def write_adapter(folder: Path, adapter: Adapter, arch: str, model: nn.Module, team: Team = ALONE) -> None:
     """Write the adapters of a model; of a divided one, all processes call this, and the leader writes."""
     tensors = adapter_tensors(arch, model)
@@ -157,7 +168,7 @@ def lora_of(folder: Path, note: Mapping[str, Any]) -> LoraConfig | None:
     try:
         return resolve(LoraConfig, tree_of(note["lora"], NOTE)).value
     except ConfigError as error:
-        raise CheckpointError(f"{folder / NOTE}: lora: {error}") from error
+        raise CheckpointError(f"{folder}: {error}") from error
 
 
 def base_of(folder: Path) -> Path:

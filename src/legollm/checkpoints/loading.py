@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from legollm.architectures.scored import ScoredConfig
-from legollm.checkpoints.adapter import base_of, is_adapter, put_adapters
+from legollm.checkpoints.adapter import base_of, is_adapter, put_adapters, refuse_adapter
 from legollm.checkpoints.huggingface import CONFIG, load_hf_folder
 from legollm.checkpoints.manifest import MANIFEST, latest, verify
 from legollm.checkpoints.quantized import load_quantized, quantization_of
@@ -64,7 +64,7 @@ class Loaded:
     writers: dict[Engine, GenerativeModel] = dataclasses.field(default_factory=dict, repr=False, compare=False)
     """What writes in place of the model, once it did: with cpu its lowering, with torch its copy in bfloat16."""
     base: Path | None = None
-    """Of an adapter, merged into the model here: the folder of the model it belongs to."""
+    """Of an adapter: the folder of the model it belongs to."""
     drafts: dict[str, "Loaded"] = dataclasses.field(default_factory=dict, repr=False, compare=False)
     """The models that guessed for it, by their folders."""
 
@@ -292,12 +292,17 @@ def names_of(settings: type[Sampling | Decoding | Speculation | Beams]) -> list[
 
 
 def load(
-    folder: Path | str, *, engine: Engine = "auto", precision: Precision = "float32", base: Path | None = None
+    folder: Path | str,
+    *,
+    engine: Engine = "auto",
+    precision: Precision = "float32",
+    base: Path | None = None,
+    merged: bool = True,
 ) -> Loaded:
     """Open a checkpoint folder, a run folder (its newest whole checkpoint), a Hugging Face folder, or an adapter.
 
     engine, precision: what runs the model when it writes, and of which weights; see `Loaded`. base: where the model of
-    an adapter is; None is where it was.
+    an adapter is; None is where it was. merged: whether an adapter becomes part of the weights, or stays beside them.
 
     Raises:
         CheckpointError: no such folder, not a model that legollm knows, or a tokenizer with more ids than it; or the
@@ -309,11 +314,12 @@ def load(
         base = whole_folder(base) if base else base_of(path)
         arch, config, model = open_model(base)
         arch, config = put_adapters(path, base, arch, config, model)
-        dissolve(model)
+        if merged:
+            dissolve(model)
     else:
         base = None
         arch, config, model = open_model(path)
-    with_text = path if base is None or has_tokenizer(path) else base
+    with_text = text_folder(path, base)
     tokenizer = load_tokenizer(with_text) if has_tokenizer(with_text) else None
     if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
@@ -350,6 +356,11 @@ def open_model(path: Path) -> tuple[str, Any, nn.Module]:
     return load_quantized(path, quantization) if quantization else load_hf_folder(path)
 
 
+def text_folder(path: Path, base: Path | None) -> Path:
+    """Where the tokenizer lies: with an adapter, or else with its base."""
+    return path if base is None or has_tokenizer(path) else base
+
+
 def has_tokenizer(path: Path) -> bool:
     return any(inside(path, name).exists() for name in ("tokenizer.json", "vocab.json"))
 
@@ -363,10 +374,8 @@ def resolve_folder(path: Path, *, adapters: bool = False) -> Path:
         CheckpointError: no such folder, or nothing in it that is wanted.
     """
     found = newest_in(path)
-    if is_adapter(found) and not adapters:
-        raise CheckpointError(
-            f"{found}: holds an adapter, not a model; `legollm merge {found} out=FOLDER` makes one of it and its base"
-        )
+    if not adapters:
+        refuse_adapter(found)
     return found
 
 

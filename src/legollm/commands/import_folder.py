@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from legollm.checkpoints.adapter import refuse_adapter
 from legollm.checkpoints.convert import convert
 from legollm.config import Resolved
 
@@ -34,6 +35,7 @@ def import_folder(run: Resolved[ImportRun]) -> None:
     legollm import downloads/Qwen3-0.6B runs/qwen dtype=bfloat16
     """
     cfg = run.value
+    refuse_adapter(cfg.source)
     dtype = None if cfg.dtype == "stored" else getattr(torch, cfg.dtype)
     receipt = convert(cfg.source, cfg.target, dtype=dtype, tokenizer=cfg.tokenizer)
     print(f"{cfg.target}: logits differ by at most {receipt.max_difference:.3g} (largest {receipt.max_logit:.3g})")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from legollm.architectures import ARCHITECTURES, architecture
+from legollm.checkpoints.adapter import base_of, is_adapter
 from legollm.checkpoints.huggingface import config_from_hf
 from legollm.checkpoints.manifest import steps
 from legollm.checkpoints.reader import read_json
@@ -140,9 +141,13 @@ def state_of(folder: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str
 
 
 def model_of(folder: Path) -> tuple[str | None, int | None]:
-    """The architecture and the number of parameters that a run's newest checkpoint names, built without memory."""
+    """The architecture and the number of parameters that a run's newest checkpoint names, built without memory.
+
+    Of adapters, those of their base.
+    """
     try:
-        arch, cfg = config_from_hf(read_json(folder / "checkpoint" / "config.json"))
+        newest = folder / "checkpoint"
+        arch, cfg = config_from_hf(read_json((base_of(newest) if is_adapter(newest) else newest) / "config.json"))
         with without_memory():
             model = architecture(arch).build(cfg)
     except (CheckpointError, ConfigError) as error:  # no checkpoint yet, or bricks that are not imported unasked

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from legollm.checkpoints.convert import copy_tokenizer, special_ids
 from legollm.checkpoints.huggingface import CONFIG, refuse_quantized
-from legollm.checkpoints.loading import Loaded, load
+from legollm.checkpoints.loading import Loaded, load, resolve_folder
 from legollm.checkpoints.manifest import atomic_folder
 from legollm.checkpoints.quantized import load_quantized, save_quantized
 from legollm.checkpoints.reader import read_json
@@ -62,7 +62,7 @@ def quantize_folder(run: Resolved[QuantizeRun]) -> None:
     cfg = run.value
     if cfg.target.exists():
         raise ConfigError(f"target: {cfg.target} exists already; remove it, or choose another folder")
-    lm = load(cfg.model)
+    lm = load(resolve_folder(cfg.model))
     refuse_quantized(lm.folder, read_json(lm.folder / CONFIG))
     model = lm.model
     tokens = probe(lm.config.vocab_size, lm.config.max_seq_len)
