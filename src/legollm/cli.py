@@ -52,6 +52,8 @@ VERBS = {
     "sft": Verb("sft", "sft", "fine-tune a model on questions and answers"),
     "grpo": Verb("grpo", "grpo", "learn from answers that a program checks, in groups (GRPO, RLOO, ...)"),
     "ppo": Verb("ppo", "ppo", "the same, with a value for each token (PPO)"),
+    "dpo": Verb("dpo", "dpo", "prefer the better of two answers: DPO, IPO, KTO, ORPO, SimPO"),
+    "reward": Verb("reward", "reward", "train a model that scores answers, from which of two is preferred"),
     "seq2seq train": Verb("seq2seq", "train", "train an encoder-decoder on pairs of a source and a target"),
     "seq2seq write": Verb("seq2seq", "write", "write the target of each source"),
     "classify train": Verb("classify", "train", "train an encoder to label texts"),

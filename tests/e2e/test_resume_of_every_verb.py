@@ -26,6 +26,10 @@ TASKS = [
 ]
 CHATS = [{"prompt": f"What is {i}?", "answer": f"A number, {i}."} for i in range(20)]
 
+COMPARED = [
+    {"prompt": f"What is {i}?", "chosen": f"A number, {i}.", "rejected": "A word." * (i % 3 + 1)} for i in range(20)
+]
+
 
 def rows_to(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -42,13 +46,28 @@ def train_words(folder: Path) -> list[str]:
     return ["train", f"data.source={text}", "tokenizer=char", "model.arch=gpt2", *model_words("d_ff")]
 
 
-def sft_words(folder: Path) -> list[str]:
+def small_base(folder: Path) -> Path:
+    """A model that has read a little."""
     base = folder / "base"
     if not base.exists():
         more = "tokenizer=bpe tokenizer.vocab_size=300 train.max_steps=1 train.precision=float32 model.max_seq_len=128"
         words = [word for word in train_words(folder) if word not in ("model.max_seq_len=32", "tokenizer=char")]
         assert main([*words, f"run={base}", *more.split()]) == 0
-    return ["sft", f"model={base}", f"data.source={rows_to(folder / 'chats.jsonl', CHATS)}"]
+    return base
+
+
+def sft_words(folder: Path) -> list[str]:
+    return ["sft", f"model={small_base(folder)}", f"data.source={rows_to(folder / 'chats.jsonl', CHATS)}"]
+
+
+def dpo_words(folder: Path) -> list[str]:
+    """With the loss that needs most: answers to other prompts, too."""
+    source = rows_to(folder / "pairs.jsonl", COMPARED)
+    return ["dpo", f"model={small_base(folder)}", f"data.source={source}", "dpo.loss=kto", "n_answers=2"]
+
+
+def reward_words(folder: Path) -> list[str]:
+    return ["reward", f"model={small_base(folder)}", f"data.source={rows_to(folder / 'pairs.jsonl', COMPARED)}"]
 
 
 def lora_words(folder: Path) -> list[str]:
@@ -60,6 +79,10 @@ def lora_words(folder: Path) -> list[str]:
         "lora.quantize=int8",
         "optim.lr=0.01",
     ]
+
+
+def dpo_with_adapters_words(folder: Path) -> list[str]:
+    return [*dpo_words(folder), "lora.rank=2", "lora.dropout=0.1"]
 
 
 def frozen_words(folder: Path) -> list[str]:
@@ -106,6 +129,9 @@ VERBS: dict[str, Callable[[Path], list[str]]] = {
     "grpo": grpo_words,
     "grpo with a baseline": reinforce_words,
     "ppo with adapters": ppo_words,
+    "dpo": dpo_words,
+    "dpo with adapters": dpo_with_adapters_words,
+    "reward": reward_words,
     "seq2seq": seq2seq_words,
     "classify": classify_words,
 }

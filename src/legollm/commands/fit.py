@@ -75,6 +75,10 @@ class Job:
     """A short text by the model, to watch it learn."""
     figures: Callable[[], Mapping[str, float]] = dict
     """What the log shows of the data at each logged step, such as how often it was read."""
+    val_figures: Callable[[], Mapping[str, float]] = dict
+    """The same of a look at the validation set, besides its loss."""
+    counts_tokens: bool = True
+    """Whether the terms of the loss are tokens, so that the first one can be compared with guessing among them."""
     title: str = ""
     lines: Mapping[str, float] = field(default_factory=dict)
     """Levels of bits per byte to compare with."""
@@ -253,7 +257,7 @@ class Run:
     def log(self, step: int, **values: Value | Layers) -> None:
         if not self.job.team.leads:
             return
-        if self.is_new and self.state.first_loss is not None:
+        if self.is_new and self.job.counts_tokens and self.state.first_loss is not None:
             warn_of_first_loss(self.state.first_loss, self.job.model_config.vocab_size)
             self.is_new = False
         shown = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
@@ -281,6 +285,7 @@ class Run:
             values["val_bpb"] = loss.bits_per_byte(loss.n_terms * self.job.bytes_per_token)
         if last:
             values["val_tokens"] = loss.n_terms
+        values |= {f"val_{name}": value for name, value in self.job.val_figures().items()}
         if math.isfinite(loss.nats) and (state.best_loss is None or loss.nats < state.best_loss):
             state.best_loss, state.best_step = loss.nats, state.step
         text = self.sampled()

@@ -1,0 +1,122 @@
+"""Two answers to one prompt as ids, and batches of such pairs in which both answers go through the model together."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from legollm.data.chat import Message, encode_chat, encode_example
+from legollm.data.preferences import Preference
+from legollm.errors import DataError
+from legollm.interfaces import Tokenizer
+from legollm.training.objective import IGNORED
+
+WIDTHS = 32
+"""Batches are as wide as a multiple of this: kernels are prepared and kept for each width that occurs."""
+
+
+class Pair(NamedTuple):
+    """A prompt and its answers as ids; an answer ends with the token that ends a turn."""
+
+    prompt: list[int]
+    answers: tuple[list[int], ...]
+    """The preferred one, the other one, and where an objective asks for it one that was given to another prompt."""
+    reference: tuple[list[float], ...] = ()
+    """Of each answer the log-probabilities of its tokens under the model that training started from."""
+
+
+class PairBatch(NamedTuple):
+    """One micro-batch of P pairs with A answers each, padded on the right."""
+
+    tokens: Tensor
+    """(P, A, T) int64, prompt and answer without its last token."""
+    targets: Tensor
+    """(P, A, T) int64, the answer's token that follows each; IGNORED elsewhere."""
+    reference: Tensor
+    """(P, A, T) log-probabilities of the targets under the reference; 0 elsewhere, or where there is none."""
+
+
+class ScoredPairBatch(NamedTuple):
+    """One micro-batch of P pairs whose whole rows are to be scored, padded on the right."""
+
+    tokens: Tensor
+    """(P, 2, T) int64, prompt and answer."""
+    lengths: Tensor
+    """(P, 2) int64."""
+
+
+def encode_pair(preference: Preference, tokenizer: Tokenizer, template: str, max_len: int) -> Pair:
+    """A prompt and its two answers as ids.
+
+    Raises:
+        DataError: more of them than the model reads, or a template in which no answer can be told from its prompt.
+    """
+    prompt = encode_chat(tokenizer, preference.prompt, template, add_generation_prompt=True)
+    answers = []
+    for answer in (preference.chosen, preference.rejected):
+        ids, is_target = encode_example(tokenizer, [*preference.prompt, Message("assistant", answer)], template)
+        stop = max((i + 1 for i, wanted in enumerate(is_target) if wanted), default=0)
+        if stop > max_len:
+            raise DataError(
+                f"the pair whose prompt ends with {preference.prompt[-1].content[-40:]!r} has {stop} tokens, the model "
+                f"reads {max_len}; shorten it, or train a base model with a larger model.max_seq_len"
+            )
+        answers.append(ids[len(prompt) : stop])
+    return Pair(prompt, tuple(answers))
+
+
+def with_strangers(pairs: Sequence[Pair], max_len: int) -> list[Pair]:
+    """To each pair an answer of the next one, by turns the preferred and the other: what the model says unasked."""
+    found = []
+    for i, pair in enumerate(pairs):
+        stranger = pairs[(i + 1) % len(pairs)].answers[i % 2]
+        found.append(pair._replace(answers=(*pair.answers, stranger[: max_len - len(pair.prompt)])))
+    return found
+
+
+def pair_batch(pairs: Sequence[Pair], max_len: int = 0) -> PairBatch:
+    """Pairs of unequal length as one batch. max_len: how far the width may be rounded up; 0 leaves it as it is."""
+    longest = max(len(pair.prompt) + len(answer) - 1 for pair in pairs for answer in pair.answers)
+    shape = len(pairs), len(pairs[0].answers), rounded(longest, max_len)
+    tokens = torch.zeros(shape, dtype=torch.int64)
+    targets = torch.full_like(tokens, IGNORED)
+    reference = torch.zeros(shape)
+    for i, pair in enumerate(pairs):
+        first = len(pair.prompt) - 1  # what stands here is followed by the answer's first token
+        for j, answer in enumerate(pair.answers):
+            n = first + len(answer)
+            tokens[i, j, :n] = torch.tensor([*pair.prompt, *answer[:-1]])
+            targets[i, j, first:n] = torch.tensor(answer)
+            if pair.reference:
+                reference[i, j, first:n] = torch.tensor(pair.reference[j])
+    return PairBatch(tokens, targets, reference)
+
+
+def scored_batch(pairs: Sequence[Pair], max_len: int = 0) -> ScoredPairBatch:
+    """Whole rows, for a model that scores them at their last token."""
+    lengths = torch.tensor([[len(pair.prompt) + len(answer) for answer in pair.answers[:2]] for pair in pairs])
+    tokens = torch.zeros(len(pairs), 2, rounded(int(lengths.max()), max_len), dtype=torch.int64)
+    for i, pair in enumerate(pairs):
+        for j, answer in enumerate(pair.answers[:2]):
+            tokens[i, j, : lengths[i, j]] = torch.tensor([*pair.prompt, *answer])
+    return ScoredPairBatch(tokens, lengths)
+
+
+def rounded(width: int, max_len: int) -> int:
+    """Up to a multiple of WIDTHS, but not beyond max_len."""
+    return max(width, min(-(-width // WIDTHS) * WIDTHS, max_len))
+
+
+def by_length(pairs: Sequence[Pair]) -> list[Pair]:
+    """So sorted that little of a batch is padding."""
+    return sorted(pairs, key=lambda pair: len(pair.prompt) + max(map(len, pair.answers)))
+
+
+def fingerprint(pairs: Sequence[Pair]) -> str:
+    """SHA-256 of all ids."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(repr((pair.prompt, pair.answers)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,147 @@
+"""`legollm dpo`: a model and pairs of answers -> a model that prefers the better ones. The same loop, other batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+from legollm.alignment.drift import drift_of
+from legollm.alignment.pairs import Pair, by_length, encode_pair, pair_batch, with_strangers
+from legollm.alignment.preferences import PreferenceConfig, PreferenceLoss
+from legollm.alignment.reference import Reference, log_probs_of, reference_of, with_reference
+from legollm.checkpoints.huggingface import CONFIG, refuse_quantized
+from legollm.checkpoints.loading import Loaded, load
+from legollm.checkpoints.manifest import steps
+from legollm.checkpoints.reader import read_json
+from legollm.commands.fit import Job, fit
+from legollm.commands.preference_data import PairConfig, preferences_of
+from legollm.commands.run_folder import Resume, open_run
+from legollm.config import Resolved
+from legollm.data.chat import CHATML, end_of_turn
+from legollm.data.pairs import ShuffledBatches, in_order
+from legollm.device import pick_device, pick_precision
+from legollm.training.optim import OptimConfig
+from legollm.training.train import TrainConfig, TrainState
+
+ANSWER_TOKENS = 64
+"""Of an answer that the model writes itself; prompts that leave less room are not asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoRun:
+    """A whole run over pairs of answers."""
+
+    model: Path = Path("runs/sft/checkpoint")
+    """The model to start from, best one that was fine-tuned: a checkpoint or run folder, or a Hugging Face folder."""
+    run: Path = Path("runs/dpo")
+    """The run's folder."""
+    seed: int = 1337
+    """Decides the order of the pairs and dropout."""
+    resume: Resume = "auto"
+    """auto continues where the run stopped, never refuses a folder that holds a run, a number continues that step."""
+    data: PairConfig = field(default_factory=PairConfig)
+    dpo: PreferenceConfig = field(default_factory=PreferenceConfig)
+    n_answers: int = 32
+    """Answers the model writes at the end, to measure how far it went from where it began; 0 is none."""
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5e-5, warmup_steps=10, weight_decay=0.0))
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(max_steps=200, batch_size=8, eval_every=50, save_every=50)
+    )
+
+
+def dpo(run: Resolved[DpoRun]) -> None:
+    """Make the preferred of two answers likelier than the other: DPO, IPO, KTO, ORPO or SimPO, without a reward model.
+
+    legollm dpo model=runs/sft data.source=pairs.jsonl run=runs/dpo
+    """
+    cfg = run.value
+    state, val = prefer(cfg)
+    print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} pairs, {state.seconds:.0f} s of training")
+    for line in outcome(cfg, val):
+        print(line)
+    print(f"next: legollm chat {cfg.run}/checkpoint")
+
+
+def prefer(cfg: DpoRun) -> tuple[TrainState, list[Pair]]:
+    """The whole run: its state, and the held-out pairs with what the model thought of them at the start."""
+    open_run(cfg.run, cfg, cfg.resume)
+    base = load(cfg.model)
+    refuse_quantized(base.folder, read_json(base.folder / CONFIG))
+    base.refuse_pairs()
+    tokenizer, template, max_len = base.text_side(), base.chat_template or CHATML, base.config.max_seq_len
+    train, val = (
+        [encode_pair(pair, tokenizer, template, max_len) for pair in part] for part in preferences_of(cfg.data)
+    )
+    if cfg.dpo.loss == "kto":
+        train, val = with_strangers(train, max_len), with_strangers(val, max_len)
+    reference = compared_with(cfg, base, train, val)
+    if cfg.dpo.has_reference:
+        train = with_reference(train, reference.numbers["train"])
+    val = with_reference(val, reference.numbers["val"])
+    objective = PreferenceLoss(cfg.dpo, n_pairs=cfg.train.batch_size * cfg.train.grad_accum)
+
+    def batch_of(pairs: Sequence[Pair]) -> object:
+        return pair_batch(pairs, max_len)
+
+    job = Job(
+        folder=cfg.run,
+        arch=base.arch,
+        model_config=base.config,
+        model=base.model,
+        tokenizer=tokenizer,
+        objective=objective,
+        batches=ShuffledBatches(train, batch_of, cfg.train.batch_size, seed=cfg.seed),
+        validation=lambda n: islice(in_order(by_length(val), batch_of, cfg.train.batch_size), n),
+        optim=cfg.optim,
+        train=replace(cfg.train, precision=reference.precision),  # the same rounding on both sides
+        seed=cfg.seed,
+        resume=cfg.resume,
+        figures=objective.figures.read,
+        val_figures=objective.val_figures.read,
+        counts_tokens=False,
+        tokenizer_files={"chat_template": template, "eos": tokenizer.decode([end_of_turn(tokenizer)])},
+    )
+    return fit(job), val
+
+
+def compared_with(cfg: DpoRun, base: Loaded, train: Sequence[Pair], val: Sequence[Pair]) -> Reference:
+    """What the base thinks of all answers that are compared with it; of the held-out ones in any case."""
+    device = pick_device(cfg.train.device)
+    return reference_of(
+        cfg.run,
+        base.model.to(device),
+        {"val": val} | ({"train": train} if cfg.dpo.has_reference else {}),
+        precision=pick_precision(cfg.train.precision, device),
+        batch_size=cfg.train.batch_size,
+        max_len=base.config.max_seq_len,
+        is_resumed=bool(steps(cfg.run / "checkpoints")),
+    )
+
+
+def outcome(cfg: DpoRun, val: Sequence[Pair]) -> list[str]:
+    """What the run changed: which answers are likelier now, and how far the model went for it."""
+    tuned = load(cfg.run)
+    model = tuned.model.to(pick_device(cfg.train.device))
+    max_len = tuned.config.max_seq_len
+    after = with_reference(val, log_probs_of(model, val, batch_size=cfg.train.batch_size, max_len=max_len))
+    before_share, after_share = (share_preferred(pairs, cfg.dpo.divides) for pairs in (val, after))
+    each = " for each token" if cfg.dpo.divides else ""
+    lines = [f"held-out pairs: the preferred answer is likelier{each} in {before_share:.1%} -> {after_share:.1%}"]
+    prompts = [pair.prompt for pair in val if len(pair.prompt) + ANSWER_TOKENS <= max_len][: cfg.n_answers]
+    if prompts:
+        start = load(cfg.model).model.to(next(model.parameters()).device)
+        drift = drift_of(tuned, start, prompts, seed=cfg.seed, max_new_tokens=ANSWER_TOKENS)
+        lines.append(
+            f"divergence from the start: {drift.nats:.2f} nats per answer, over {drift.n_answers} answers of "
+            f"{drift.n_tokens / drift.n_answers:.1f} tokens"
+        )
+    return lines
+
+
+def share_preferred(pairs: Sequence[Pair], divides: bool) -> float:
+    """The share of pairs whose preferred answer is the likelier one."""
+
+    def score(values: Sequence[float]) -> float:
+        return sum(values) / (len(values) if divides else 1)
+
+    return sum(score(pair.reference[0]) > score(pair.reference[1]) for pair in pairs) / len(pairs)

@@ -1,0 +1,126 @@
+"""`legollm reward`: a model and pairs of answers -> a model that gives every answer a score."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from legollm.alignment.pairs import Pair, by_length, encode_pair, scored_batch
+from legollm.alignment.reward import RewardLoss, rewards_of
+from legollm.architectures.scored import ScoredConfig, with_scores
+from legollm.checkpoints.huggingface import CONFIG, refuse_quantized
+from legollm.checkpoints.loading import load
+from legollm.checkpoints.reader import read_json
+from legollm.commands.fit import Job, fit
+from legollm.commands.preference_data import PairConfig, preferences_of
+from legollm.commands.run_folder import Resume, open_run
+from legollm.commands.scored_base import padding_of
+from legollm.components.decoder import Decoder
+from legollm.config import Resolved
+from legollm.data.chat import CHATML, end_of_turn
+from legollm.data.pairs import ShuffledBatches, in_order
+from legollm.device import pick_device
+from legollm.errors import ConfigError
+from legollm.training.optim import OptimConfig
+from legollm.training.train import TrainConfig, TrainState, on_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """The loss of a reward model besides which answer is preferred."""
+
+    margin: float = 0.0
+    """By how much the preferred answer's score is to be larger."""
+    centring: float = 0.0
+    """Weight of a penalty that keeps scores around zero; 0.01 is usual."""
+
+    def __post_init__(self) -> None:
+        for name in ("margin", "centring"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: must not be negative, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardRun:
+    """A whole run that makes a reward model."""
+
+    model: Path = Path("runs/sft/checkpoint")
+    """The model to start from, best one that was fine-tuned: a checkpoint or run folder, or a Hugging Face folder."""
+    run: Path = Path("runs/reward")
+    """The run's folder."""
+    seed: int = 1337
+    """Decides the first weights of the head, the order of the pairs and dropout."""
+    resume: Resume = "auto"
+    """auto continues where the run stopped, never refuses a folder that holds a run, a number continues that step."""
+    data: PairConfig = field(default_factory=PairConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-4, warmup_steps=10))
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(max_steps=200, batch_size=8, eval_every=50, save_every=50)
+    )
+
+
+def reward(run: Resolved[RewardRun]) -> None:
+    """Train a model that scores answers so that the preferred of two gets more (Bradley-Terry).
+
+    legollm reward model=runs/sft data.source=pairs.jsonl run=runs/reward
+    """
+    cfg = run.value
+    state, val = fit_reward(cfg)
+    print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} pairs, {state.seconds:.0f} s of training")
+    right = preferred_right(cfg, val)
+    print(f"held-out pairs: the preferred answer gets more in {right} of {len(val)} ({right / len(val):.1%})")
+
+
+def fit_reward(cfg: RewardRun) -> tuple[TrainState, list[Pair]]:
+    """The whole run: its state, and the held-out pairs."""
+    open_run(cfg.run, cfg, cfg.resume)
+    base = load(cfg.model)
+    refuse_quantized(base.folder, read_json(base.folder / CONFIG))
+    base.refuse_pairs()
+    tokenizer, template, max_len = base.text_side(), base.chat_template or CHATML, base.config.max_seq_len
+    train, val = (
+        [encode_pair(pair, tokenizer, template, max_len) for pair in part] for part in preferences_of(cfg.data)
+    )
+    end = end_of_turn(tokenizer)
+    model_config = ScoredConfig(base=base.config, labels=("reward",), pad_id=padding_of(tokenizer, end))
+    objective = RewardLoss(cfg.reward.margin, cfg.reward.centring, n_pairs=cfg.train.batch_size * cfg.train.grad_accum)
+
+    def batch_of(pairs: Sequence[Pair]) -> object:
+        return scored_batch(pairs, max_len)
+
+    job = Job(
+        folder=cfg.run,
+        arch=model_config.arch,
+        model_config=model_config,
+        model=with_scores(cast(Decoder, base.model), 1, seed=cfg.seed),
+        tokenizer=tokenizer,
+        objective=objective,
+        batches=ShuffledBatches(train, batch_of, cfg.train.batch_size, seed=cfg.seed),
+        validation=lambda n: islice(in_order(by_length(val), batch_of, cfg.train.batch_size), n),
+        optim=cfg.optim,
+        train=cfg.train,
+        seed=cfg.seed,
+        resume=cfg.resume,
+        figures=objective.figures.read,
+        val_figures=objective.val_figures.read,
+        counts_tokens=False,
+        tokenizer_files={"chat_template": template, "eos": tokenizer.decode([end])},
+    )
+    return fit(job), val
+
+
+@torch.inference_mode()
+def preferred_right(cfg: RewardRun, val: Sequence[Pair]) -> int:
+    """How many held-out pairs the finished model puts in the right order."""
+    device = pick_device(cfg.train.device)
+    lm = load(cfg.run)
+    model, right = lm.model.to(device), 0
+    for start in range(0, len(val), cfg.train.batch_size):
+        batch = scored_batch(val[start : start + cfg.train.batch_size], lm.config.max_seq_len)
+        chosen, rejected = rewards_of(model, on_device(batch, device)).unbind(1)
+        right += int((chosen > rejected).sum())
+    return right
