@@ -144,7 +144,10 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("verb", VERBS)
+SLOW = {"dpo with adapters"}
+
+
+@pytest.mark.parametrize("verb", [pytest.param(v, marks=pytest.mark.slow) if v in SLOW else v for v in VERBS])
 def test_stopped_and_started_again_equals_never_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:

@@ -77,21 +77,23 @@ def test_log_probabilities_of_answers_do_not_depend_on_the_batch() -> None:
 
 def test_the_reference_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama3")
-    first = reference_of(tmp_path, model, {"train": PAIRS, "val": PAIRS[:1]}, is_resumed=False, **SIZES)
+    first = reference_of(tmp_path, model, {"train": PAIRS, "val": PAIRS[:1]}, base="a", is_resumed=False, **SIZES)
 
     def never(*args: object, **more: object) -> None:
         raise AssertionError("computed again")
 
     monkeypatch.setattr(reference_module, "log_probs_of", never)
-    again = reference_of(tmp_path, model, {"train": PAIRS, "val": PAIRS[:1]}, is_resumed=True, **SIZES)
+    again = reference_of(tmp_path, model, {"train": PAIRS, "val": PAIRS[:1]}, base="a", is_resumed=True, **SIZES)
     assert all(torch.equal(again.numbers[name], first.numbers[name]) for name in ("train", "val"))
     assert again.precision == "float32"
     with pytest.raises(CheckpointError, match="not of this run's train;"):
-        reference_of(tmp_path, model, {"train": PAIRS[:2], "val": PAIRS[:1]}, is_resumed=True, **SIZES)
+        reference_of(tmp_path, model, {"train": PAIRS[:2], "val": PAIRS[:1]}, base="a", is_resumed=True, **SIZES)
     with pytest.raises(CheckpointError, match="not of this run's base;"):
-        reference_of(tmp_path, tiny_model("llama3", seed=1), {"val": PAIRS[:1]}, is_resumed=True, **SIZES)
+        reference_of(tmp_path, model, {"val": PAIRS[:1]}, base="b", is_resumed=True, **SIZES)
     monkeypatch.undo()
-    other = reference_of(tmp_path, tiny_model("llama3", seed=1), {"val": PAIRS[:1]}, is_resumed=False, **SIZES)
+    other = reference_of(
+        tmp_path, tiny_model("llama3", seed=1), {"val": PAIRS[:1]}, base="b", is_resumed=False, **SIZES
+    )
     assert not torch.equal(other.numbers["val"], first.numbers["val"])
 
 

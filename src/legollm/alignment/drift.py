@@ -1,6 +1,7 @@
 """How far a tuned model went from where it began, measured on answers that it writes itself."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from torch import nn
@@ -10,6 +11,7 @@ from legollm.alignment.reference import log_probs_of
 from legollm.checkpoints.loading import Loaded
 from legollm.generation.complete import decode, open_rows
 from legollm.generation.sampling import Sampling
+from legollm.transforms.lora import without_adapters
 
 
 class Drift(NamedTuple):
@@ -21,8 +23,13 @@ class Drift(NamedTuple):
     n_tokens: int
 
 
-def drift_of(tuned: Loaded, start: nn.Module, prompts: Sequence[list[int]], *, seed: int, max_new_tokens: int) -> Drift:
-    """KL(tuned, start) over answers to the prompts, sampled at temperature 1 from all that the model finds possible."""
+def drift_of(
+    tuned: Loaded, start: nn.Module | None, prompts: Sequence[list[int]], *, seed: int, max_new_tokens: int
+) -> Drift:
+    """KL(tuned, start) over answers to the prompts, sampled at temperature 1 from all that the model finds possible.
+
+    start: None is the tuned model without its adapters.
+    """
     sampling = Sampling(temperature=1.0, max_new_tokens=max_new_tokens, seed=seed)
     _, decoding, _ = tuned.settings_of({})
     rows = open_rows(tuned.writer, prompts, sampling, decoding)
@@ -30,6 +37,7 @@ def drift_of(tuned: Loaded, start: nn.Module, prompts: Sequence[list[int]], *, s
     for row, token in decode(tuned.writer, rows, sampling, stop_ids=tuned.stop_ids(), decoding=decoding):
         answers[id(row)].append(token)
     pairs = [Pair(prompt, (answers[id(row)],)) for row, prompt in zip(rows, prompts, strict=True)]
-    mine, other = (log_probs_of(model, pairs, batch_size=16, max_len=0) for model in (tuned.model, start))
-    gained = mine - other
+    mine = log_probs_of(tuned.model, pairs, batch_size=16, max_len=0)
+    with nullcontext() if start else without_adapters(tuned.model):
+        gained = mine - log_probs_of(start or tuned.model, pairs, batch_size=16, max_len=0)
     return Drift(float(gained.sum()) / len(pairs), len(pairs), gained.numel())

@@ -3,7 +3,6 @@
 A run that compares with its reference needs no second model in memory: of the reference only these numbers enter.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 from legollm.alignment.pairs import Pair, fingerprint, pair_batch
 from legollm.alignment.preferences import token_log_probs
-from legollm.checkpoints.shards import bytes_of
 from legollm.device import Precision, autocast
 from legollm.errors import CheckpointError
 from legollm.training.train import on_device
@@ -24,7 +22,7 @@ from legollm.whole_file import write_whole
 REFERENCE = "reference.safetensors"
 
 
-class Reference(NamedTuple):
+class Known(NamedTuple):
     """Log-probabilities under the model at the start, and the precision they were computed in."""
 
     precision: Precision
@@ -50,23 +48,24 @@ def reference_of(
     model: nn.Module,
     parts: Mapping[str, Sequence[Pair]],
     *,
+    base: str,
     precision: Precision,
     batch_size: int,
     max_len: int,
     is_resumed: bool,
-) -> Reference:
+) -> Known:
     """The reference of a run: read from its folder, or computed with `model`, as it is now, and written there.
 
-    is_resumed: whether the run has learned from a reference already.
+    base: a fingerprint of the model's weights. is_resumed: whether the run has learned from a reference already.
 
     Raises:
         CheckpointError: it has, and from another one.
     """
     path = folder / REFERENCE
-    about = {"base": weights_of(model)} | {name: fingerprint(pairs) for name, pairs in parts.items()}
+    about = {"base": base} | {name: fingerprint(pairs) for name, pairs in parts.items()}
     found = read(path)
     if found and all(found[0].get(key) == value for key, value in about.items()):
-        return Reference(cast(Precision, found[0]["precision"]), found[1])
+        return Known(cast(Precision, found[0]["precision"]), found[1])
     if is_resumed:
         changed = [key for key, value in about.items() if not found or found[0].get(key) != value]
         raise CheckpointError(
@@ -78,7 +77,7 @@ def reference_of(
         for name, pairs in parts.items()
     }
     write_whole(path, save(numbers, metadata=about | {"precision": precision}))
-    return Reference(precision, numbers)
+    return Known(precision, numbers)
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]] | None:
@@ -114,12 +113,3 @@ def log_probs_of(
             found[i] = [row[first : first + len(ids)] for row, ids in zip(answers, pairs[i].answers, strict=True)]
     model.train(is_training)
     return torch.cat([row for rows in found for row in rows])
-
-
-def weights_of(model: nn.Module) -> str:
-    """SHA-256 of a model's names and numbers."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
-        digest.update(bytes_of(parameter.detach().cpu()))
-    return digest.hexdigest()

@@ -8,20 +8,21 @@ from pathlib import Path
 from legollm.alignment.drift import drift_of
 from legollm.alignment.pairs import Pair, by_length, encode_pair, pair_batch, with_strangers
 from legollm.alignment.preferences import PreferenceConfig, PreferenceLoss
-from legollm.alignment.reference import Reference, log_probs_of, reference_of, with_reference
-from legollm.checkpoints.huggingface import CONFIG, refuse_quantized
-from legollm.checkpoints.loading import Loaded, load
+from legollm.alignment.reference import Known, log_probs_of, reference_of, with_reference
+from legollm.checkpoints.adapter import fingerprint
+from legollm.checkpoints.loading import load
 from legollm.checkpoints.manifest import steps
-from legollm.checkpoints.reader import read_json
 from legollm.commands.fit import Job, fit
 from legollm.commands.preference_data import PairConfig, preferences_of
 from legollm.commands.run_folder import Resume, open_run
+from legollm.commands.start_from import Start, prepare
 from legollm.config import Resolved
 from legollm.data.chat import CHATML, end_of_turn
 from legollm.data.pairs import ShuffledBatches, in_order
 from legollm.device import pick_device, pick_precision
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState
+from legollm.transforms.lora import LoraConfig
 
 ANSWER_TOKENS = 64
 """Of an answer that the model writes itself; prompts that leave less room are not asked."""
@@ -43,6 +44,9 @@ class DpoRun:
     dpo: PreferenceConfig = field(default_factory=PreferenceConfig)
     n_answers: int = 32
     """Answers the model writes at the end, to measure how far it went from where it began; 0 is none."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    freeze: tuple[str, ...] = ()
+    """Parts of the model that stand still, such as embed,blocks.0; or all_but_last_2 for all blocks but two."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5e-5, warmup_steps=10, weight_decay=0.0))
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(max_steps=200, batch_size=8, eval_every=50, save_every=50)
@@ -66,15 +70,15 @@ def prefer(cfg: DpoRun) -> tuple[TrainState, list[Pair]]:
     """The whole run: its state, and the held-out pairs with what the model thought of them at the start."""
     open_run(cfg.run, cfg, cfg.resume)
     base = load(cfg.model)
-    refuse_quantized(base.folder, read_json(base.folder / CONFIG))
     base.refuse_pairs()
+    start = prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed)
     tokenizer, template, max_len = base.text_side(), base.chat_template or CHATML, base.config.max_seq_len
     train, val = (
         [encode_pair(pair, tokenizer, template, max_len) for pair in part] for part in preferences_of(cfg.data)
     )
     if cfg.dpo.loss == "kto":
         train, val = with_strangers(train, max_len), with_strangers(val, max_len)
-    reference = compared_with(cfg, base, train, val)
+    reference = compared_with(cfg, start, train, val)
     if cfg.dpo.has_reference:
         train = with_reference(train, reference.numbers["train"])
     val = with_reference(val, reference.numbers["val"])
@@ -85,9 +89,10 @@ def prefer(cfg: DpoRun) -> tuple[TrainState, list[Pair]]:
 
     job = Job(
         folder=cfg.run,
-        arch=base.arch,
-        model_config=base.config,
-        model=base.model,
+        arch=start.arch,
+        model_config=start.config,
+        model=start.model,
+        adapter=start.adapter,
         tokenizer=tokenizer,
         objective=objective,
         batches=ShuffledBatches(train, batch_of, cfg.train.batch_size, seed=cfg.seed),
@@ -104,16 +109,17 @@ def prefer(cfg: DpoRun) -> tuple[TrainState, list[Pair]]:
     return fit(job), val
 
 
-def compared_with(cfg: DpoRun, base: Loaded, train: Sequence[Pair], val: Sequence[Pair]) -> Reference:
-    """What the base thinks of all answers that are compared with it; of the held-out ones in any case."""
+def compared_with(cfg: DpoRun, start: Start, train: Sequence[Pair], val: Sequence[Pair]) -> Known:
+    """What the model at the start thinks of all answers that are compared with it; of the held-out ones in any case."""
     device = pick_device(cfg.train.device)
     return reference_of(
         cfg.run,
-        base.model.to(device),
+        start.model.to(device),
         {"val": val} | ({"train": train} if cfg.dpo.has_reference else {}),
+        base=fingerprint(start.model),
         precision=pick_precision(cfg.train.precision, device),
         batch_size=cfg.train.batch_size,
-        max_len=base.config.max_seq_len,
+        max_len=start.config.max_seq_len,
         is_resumed=bool(steps(cfg.run / "checkpoints")),
     )
 
@@ -129,7 +135,8 @@ def outcome(cfg: DpoRun, val: Sequence[Pair]) -> list[str]:
     lines = [f"held-out pairs: the preferred answer is likelier{each} in {before_share:.1%} -> {after_share:.1%}"]
     prompts = [pair.prompt for pair in val if len(pair.prompt) + ANSWER_TOKENS <= max_len][: cfg.n_answers]
     if prompts:
-        start = load(cfg.model).model.to(next(model.parameters()).device)
+        has_start = cfg.lora.rank and not cfg.lora.also
+        start = None if has_start else load(cfg.model).model.to(next(model.parameters()).device)
         drift = drift_of(tuned, start, prompts, seed=cfg.seed, max_new_tokens=ANSWER_TOKENS)
         lines.append(
             f"divergence from the start: {drift.nats:.2f} nats per answer, over {drift.n_answers} answers of "

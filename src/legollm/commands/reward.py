@@ -4,21 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 import torch
 
 from legollm.alignment.pairs import Pair, by_length, encode_pair, scored_batch
 from legollm.alignment.reward import RewardLoss, rewards_of
-from legollm.architectures.scored import ScoredConfig, with_scores
-from legollm.checkpoints.huggingface import CONFIG, refuse_quantized
 from legollm.checkpoints.loading import load
-from legollm.checkpoints.reader import read_json
 from legollm.commands.fit import Job, fit
 from legollm.commands.preference_data import PairConfig, preferences_of
 from legollm.commands.run_folder import Resume, open_run
 from legollm.commands.scored_base import padding_of
-from legollm.components.decoder import Decoder
+from legollm.commands.start_from import prepare
 from legollm.config import Resolved
 from legollm.data.chat import CHATML, end_of_turn
 from legollm.data.pairs import ShuffledBatches, in_order
@@ -26,6 +22,7 @@ from legollm.device import pick_device
 from legollm.errors import ConfigError
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState, on_device
+from legollm.transforms.lora import LoraConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +54,9 @@ class RewardRun:
     """auto continues where the run stopped, never refuses a folder that holds a run, a number continues that step."""
     data: PairConfig = field(default_factory=PairConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    freeze: tuple[str, ...] = ()
+    """Parts of the model that stand still, such as embed,blocks.0; or all_but_last_2 for all blocks but two."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-4, warmup_steps=10))
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(max_steps=200, batch_size=8, eval_every=50, save_every=50)
@@ -79,14 +79,13 @@ def fit_reward(cfg: RewardRun) -> tuple[TrainState, list[Pair]]:
     """The whole run: its state, and the held-out pairs."""
     open_run(cfg.run, cfg, cfg.resume)
     base = load(cfg.model)
-    refuse_quantized(base.folder, read_json(base.folder / CONFIG))
     base.refuse_pairs()
     tokenizer, template, max_len = base.text_side(), base.chat_template or CHATML, base.config.max_seq_len
     train, val = (
         [encode_pair(pair, tokenizer, template, max_len) for pair in part] for part in preferences_of(cfg.data)
     )
     end = end_of_turn(tokenizer)
-    model_config = ScoredConfig(base=base.config, labels=("reward",), pad_id=padding_of(tokenizer, end))
+    start = prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed, labels=("reward",), pad_id=padding_of(tokenizer, end))
     objective = RewardLoss(cfg.reward.margin, cfg.reward.centring, n_pairs=cfg.train.batch_size * cfg.train.grad_accum)
 
     def batch_of(pairs: Sequence[Pair]) -> object:
@@ -94,9 +93,10 @@ def fit_reward(cfg: RewardRun) -> tuple[TrainState, list[Pair]]:
 
     job = Job(
         folder=cfg.run,
-        arch=model_config.arch,
-        model_config=model_config,
-        model=with_scores(cast(Decoder, base.model), 1, seed=cfg.seed),
+        arch=start.arch,
+        model_config=start.config,
+        model=start.model,
+        adapter=start.adapter,
         tokenizer=tokenizer,
         objective=objective,
         batches=ShuffledBatches(train, batch_of, cfg.train.batch_size, seed=cfg.seed),
