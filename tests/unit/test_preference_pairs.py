@@ -11,8 +11,9 @@ from legollm.alignment import reference as reference_module
 from legollm.alignment.pairs import Pair, encode_pair, pair_batch, scored_batch, with_strangers
 from legollm.alignment.reference import log_probs_of, reference_of, with_reference
 from legollm.commands.preference_data import PairConfig, preferences_of
-from legollm.data.chat import CHATML, SPECIAL_TOKENS, Message
+from legollm.data.chat import SPECIAL_TOKENS, Message
 from legollm.data.preferences import Preference
+from legollm.data.templates import CHATML
 from legollm.errors import CheckpointError, ConfigError, DataError
 from legollm.tokenizers import ByteTokenizer
 from legollm.training.objective import IGNORED

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from legollm.data.chat import Message, encode_chat, encode_example
+from legollm.data.chat import Message, encode_example
 from legollm.data.preferences import Preference
 from legollm.errors import DataError
 from legollm.interfaces import Tokenizer
@@ -53,18 +53,25 @@ def encode_pair(preference: Preference, tokenizer: Tokenizer, template: str, max
     Raises:
         DataError: more of them than the model reads, or a template in which no answer can be told from its prompt.
     """
-    prompt = encode_chat(tokenizer, preference.prompt, template, add_generation_prompt=True)
-    answers = []
+    prompts, answers = [], []
     for answer in (preference.chosen, preference.rejected):
-        ids, is_target = encode_example(tokenizer, [*preference.prompt, Message("assistant", answer)], template)
-        stop = max((i + 1 for i, wanted in enumerate(is_target) if wanted), default=0)
+        ids, is_answer = encode_example(tokenizer, [*preference.prompt, Message("assistant", answer)], template)
+        stop = len(ids) - is_answer[::-1].index(True)
+        begin = stop
+        while begin and is_answer[begin - 1]:  # earlier answers are part of the prompt
+            begin -= 1
         if stop > max_len:
             raise DataError(
                 f"the pair whose prompt ends with {preference.prompt[-1].content[-40:]!r} has {stop} tokens, the model "
                 f"reads {max_len}; shorten it, or train a base model with a larger model.max_seq_len"
             )
-        answers.append(ids[len(prompt) : stop])
-    return Pair(prompt, tuple(answers))
+        prompts.append(ids[:begin])
+        answers.append(ids[begin:stop])
+    if prompts[0] != prompts[1]:
+        raise DataError(
+            "the chat template writes the prompt in another way for another answer; they cannot be compared"
+        )
+    return Pair(prompts[0], tuple(answers))
 
 
 def with_strangers(pairs: Sequence[Pair], max_len: int) -> list[Pair]:

@@ -17,8 +17,9 @@ from legollm.commands.preference_data import PairConfig, preferences_of
 from legollm.commands.run_folder import Resume, open_run
 from legollm.commands.start_from import Start, prepare
 from legollm.config import Resolved
-from legollm.data.chat import CHATML, end_of_turn
+from legollm.data.chat import end_of_turn
 from legollm.data.pairs import ShuffledBatches, in_order
+from legollm.data.templates import template_for
 from legollm.device import pick_device, pick_precision
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState
@@ -72,7 +73,8 @@ def prefer(cfg: DpoRun) -> tuple[TrainState, list[Pair]]:
     base = load(cfg.model)
     base.refuse_pairs()
     start = prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed)
-    tokenizer, template, max_len = base.text_side(), base.chat_template or CHATML, base.config.max_seq_len
+    tokenizer, max_len = base.text_side(), base.config.max_seq_len
+    template = template_for(tokenizer, cfg.data.template, base.chat_template)
     train, val = (
         [encode_pair(pair, tokenizer, template, max_len) for pair in part] for part in preferences_of(cfg.data)
     )
@@ -104,7 +106,7 @@ def prefer(cfg: DpoRun) -> tuple[TrainState, list[Pair]]:
         figures=objective.figures.read,
         val_figures=objective.val_figures.read,
         counts_tokens=False,
-        tokenizer_files={"chat_template": template, "eos": tokenizer.decode([end_of_turn(tokenizer)])},
+        tokenizer_files={"chat_template": template, "eos": tokenizer.decode([end_of_turn(tokenizer, template)])},
     )
     return fit(job), val
 

@@ -20,6 +20,9 @@ class PairConfig:
     source: str = "world"
     """A .jsonl file or .json list whose rows have `prompt`, `chosen` and `rejected`; or world: questions about stories,
     each with the right answer and a wrong one."""
+    template: str | None = None
+    """How they are laid out: chatml, qwen, llama3, alpaca, plain, or a file with a chat template. Null takes the
+    template that the base model came with, or chatml."""
     n_examples: int = 4000
     """world: how many pairs to learn from, about."""
     val_fraction: float = 0.05

@@ -16,8 +16,9 @@ from legollm.commands.run_folder import Resume, open_run
 from legollm.commands.scored_base import padding_of
 from legollm.commands.start_from import prepare
 from legollm.config import Resolved
-from legollm.data.chat import CHATML, end_of_turn
+from legollm.data.chat import end_of_turn
 from legollm.data.pairs import ShuffledBatches, in_order
+from legollm.data.templates import template_for
 from legollm.device import pick_device
 from legollm.errors import ConfigError
 from legollm.training.optim import OptimConfig
@@ -80,11 +81,12 @@ def fit_reward(cfg: RewardRun) -> tuple[TrainState, list[Pair]]:
     open_run(cfg.run, cfg, cfg.resume)
     base = load(cfg.model)
     base.refuse_pairs()
-    tokenizer, template, max_len = base.text_side(), base.chat_template or CHATML, base.config.max_seq_len
+    tokenizer, max_len = base.text_side(), base.config.max_seq_len
+    template = template_for(tokenizer, cfg.data.template, base.chat_template)
     train, val = (
         [encode_pair(pair, tokenizer, template, max_len) for pair in part] for part in preferences_of(cfg.data)
     )
-    end = end_of_turn(tokenizer)
+    end = end_of_turn(tokenizer, template)
     start = prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed, labels=("reward",), pad_id=padding_of(tokenizer, end))
     objective = RewardLoss(cfg.reward.margin, cfg.reward.centring, n_pairs=cfg.train.batch_size * cfg.train.grad_accum)
 
