@@ -85,6 +85,10 @@ def dpo_with_adapters_words(folder: Path) -> list[str]:
     return [*dpo_words(folder), "lora.rank=2", "lora.dropout=0.1"]
 
 
+def packed_words(folder: Path) -> list[str]:
+    return [*sft_words(folder), "data.rows=packed", "data.template=plain", "train.seq_len=96"]
+
+
 def frozen_words(folder: Path) -> list[str]:
     return [*sft_words(folder), "freeze=embed"]
 
@@ -124,6 +128,7 @@ def classify_words(folder: Path) -> list[str]:
 VERBS: dict[str, Callable[[Path], list[str]]] = {
     "train": train_words,
     "sft": sft_words,
+    "sft of packed rows": packed_words,
     "sft with adapters": lora_words,
     "sft of some layers": frozen_words,
     "grpo": grpo_words,

@@ -168,6 +168,37 @@ def test_the_best_step_is_kept_beside_the_newest_also_where_no_save_was_due(
     assert load_state(tmp_path / "checkpoint").values["loop"]["best_step"] == eval_every
 
 
+class WorsensAndActs(Worsens, Acts):
+    """Both; a continuation gets the same one."""
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5, 6])
+def test_a_run_that_is_out_of_patience_ends_there_also_when_it_was_interrupted(tmp_path: Path, stop: int) -> None:
+    loop = {"patience": 2, "eval_every": 2, "save_every": 5}
+    state = go(tmp_path / "whole", job={"objective": Worsens()}, **loop)
+    assert (state.step, state.best_step) == (6, 2)
+    assert saved_steps(tmp_path / "whole") == [6, 5, 2]
+    looks = [row for row in rows(tmp_path / "whole") if "val_loss" in row]
+    assert [row["step"] for row in looks] == [2, 4, 6, 6]
+    assert [row.get("val_tokens") for row in looks] == [None, None, None, 99]  # the last one reads the whole split
+    objective = WorsensAndActs(stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if stop < 6:
+        with pytest.raises(Interrupted):
+            go(tmp_path / "parts", job={"objective": objective}, **loop)
+    for _ in range(2):  # the second one finds that it has ended
+        assert go(tmp_path / "parts", job={"objective": objective}, **loop).step == 6
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    assert final_bytes(tmp_path / "parts") == final_bytes(tmp_path / "whole")
+    assert go(tmp_path / "parts", job={"objective": objective}, **(loop | {"patience": 0})).step == 12
+
+
+def test_patience_without_looks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="patience: 3 looks at the validation set, and eval_every = 0 takes none"):
+        tiny_run(tmp_path, patience=3, eval_every=0)
+    with pytest.raises(ConfigError, match="patience: must not be negative"):
+        tiny_run(tmp_path, patience=-1)
+
+
 # what is refused, before any work
 
 

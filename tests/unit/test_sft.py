@@ -8,7 +8,7 @@ import torch
 
 from legollm.architectures import build
 from legollm.errors import DataError
-from legollm.finetuning.sft import Example, ExampleBatches, in_order, padded
+from legollm.finetuning.sft import Example, ExampleBatches, in_order, packed, padded
 from legollm.interfaces import Batch
 from legollm.training.objective import IGNORED, NextToken
 
@@ -58,6 +58,39 @@ def test_padding_does_not_change_loss_or_gradient(arch: str) -> None:
     assert together.item() / n_terms == pytest.approx(alone.item() / n_terms, abs=1e-6)
     for a, b in zip(gradient, expected, strict=True):
         torch.testing.assert_close(a / n_terms, b / n_terms, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "llama3"])
+def test_packed_rows_have_the_loss_of_padded_ones(arch: str) -> None:
+    """Of the examples of an epoch, and of each of their targets: nobody sees another conversation."""
+    torch.manual_seed(0)
+    model = build(arch, vocab_size=1200, max_seq_len=24, n_layers=2, d_model=16, n_heads=2).eval()
+    objective = NextToken()
+    one_by_one = [padded([one]) for one in EXAMPLES]
+    alone = sum(objective(model, batch).item() for batch in one_by_one)
+    n_alone = sum(map(objective.n_terms, one_by_one))
+    assert n_alone == sum(sum(one.is_target[1:]) for one in EXAMPLES)
+    rows = packed(EXAMPLES, 1, seed=3, max_len=24)
+    for epoch in (1, 2):
+        batches = [next(rows) for _ in range(len(rows.rows.rows))]
+        assert rows.figures()["epochs"] == epoch
+        assert len(batches) < len(EXAMPLES) / 2
+        assert sum(map(objective.n_terms, batches)) == n_alone
+        together = sum(objective(model, batch).item() for batch in batches)
+        assert together / n_alone == pytest.approx(alone / n_alone, abs=1e-6)
+        targets = sorted(int(i) for batch in batches for i in batch.targets.flatten() if i != IGNORED)
+        assert targets == sorted(i for one in EXAMPLES for i, wanted in zip(*one, strict=True) if wanted)
+
+
+def test_packed_rows_refuse_what_padded_ones_refuse() -> None:
+    for examples, said in ([], "no examples"), ([example(1, 20, 5)], "25 tokens, the model reads 24"):
+        with pytest.raises(DataError, match=said):
+            packed(examples, 1, seed=0, max_len=24)
+    one, other = batches(1), packed(EXAMPLES, 1, seed=5, max_len=100)
+    with pytest.raises(DataError, match="the saved place"):
+        one.load_state_dict(other.state_dict())
+    with pytest.raises(DataError, match="the saved place"):
+        other.load_state_dict(one.state_dict())
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 11, 16])

@@ -42,7 +42,7 @@ from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tenso
 from legollm.training.schedule import learning_rate
 from legollm.training.together import together
 from legollm.training.track import tracking
-from legollm.training.train import TrainConfig, TrainState, train
+from legollm.training.train import TrainConfig, TrainState, out_of_patience, train
 from legollm.transforms.recompute import recompute
 
 log = logging.getLogger(__name__)
@@ -176,6 +176,10 @@ def fit_alone(job: Job) -> TrainState:
             job.model.eval()
             run.evaluate(state)
         first = state.step
+
+        def ended() -> str | None:
+            return job.ended() or out_of_patience(cfg, state)
+
         if saved:
             restore_rng(saved.tensors, team, otherwise=seed_of(job.seed, f"dropout.{team.rank}/{state.step}"))
         try:
@@ -190,7 +194,7 @@ def fit_alone(job: Job) -> TrainState:
                 log=run.log,
                 evaluate=run.evaluate,
                 save=run.save,
-                stop=lambda: signals.caught is not None or job.ended() is not None,
+                stop=lambda: signals.caught is not None or ended() is not None,
                 team=team,
                 engine=engine,
             )
@@ -205,12 +209,13 @@ def fit_alone(job: Job) -> TrainState:
             details = error.details | {"batches": dict(job.batches.state_dict())}
             (job.folder / "diverged.json").write_text(json.dumps(details, indent=1) + "\n", encoding="utf-8")
             raise
-        early = job.ended() if state.step < cfg.max_steps and signals.caught is None else None
+        early = ended() if state.step < cfg.max_steps else None
         if early:
             if state.step > first:
                 job.model.eval()
-                run.evaluate(state)
-                run.write(state)
+                run.evaluate(state, closing=True)
+                if run.saved_step != state.step:
+                    run.write(state)
             view.note(f"step {state.step}: {early}")
         elif state.step < cfg.max_steps:
             if run.saved_step != state.step:  # a signal during a save has what it wants
@@ -271,12 +276,15 @@ class Run:
             shown["seconds_left"] = (self.cfg.max_steps - step) * tokens / step / rate
         self.view.metrics(step, shown)
 
-    def evaluate(self, state: TrainState) -> None:
-        """The same validation batches every time; at the end of the run, the whole split."""
+    def evaluate(self, state: TrainState, *, closing: bool = False) -> None:
+        """The same validation batches every time; at the end of the run, the whole split.
+
+        closing: the run ends before its last step, because of what earlier looks said, and this one leaves that alone.
+        """
         if self.job.examine:
             self.examined(state, self.job.examine(self.job.model))
             return
-        last = state.step == self.cfg.max_steps
+        last = closing or state.step == self.cfg.max_steps
         batches = self.job.validation(None if last else self.cfg.eval_batches * self.job.team.size)
         team = self.job.team
         loss = mean_loss(self.job.model, self.job.objective, batches, self.cfg.precision, team)
@@ -286,7 +294,8 @@ class Run:
         if last:
             values["val_tokens"] = loss.n_terms
         values |= {f"val_{name}": value for name, value in self.job.val_figures().items()}
-        if math.isfinite(loss.nats) and (state.best_loss is None or loss.nats < state.best_loss):
+        is_better = math.isfinite(loss.nats) and (state.best_loss is None or loss.nats < state.best_loss)
+        if is_better and not closing:
             state.best_loss, state.best_step = loss.nats, state.step
         text = self.sampled()
         if not team.leads:

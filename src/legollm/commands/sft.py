@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from legollm.checkpoints.loading import load
 from legollm.commands.fit import Job, fit, team_of
@@ -17,7 +17,7 @@ from legollm.data.chat import Message, encode_example, end_of_turn
 from legollm.data.conversations import FormatName, read_conversations
 from legollm.data.templates import template_for
 from legollm.errors import ConfigError, DataError
-from legollm.finetuning.sft import Example, ExampleBatches, in_order
+from legollm.finetuning.sft import Example, ExampleBatches, in_order, packed
 from legollm.interfaces import Tokenizer
 from legollm.team import ALONE, Team
 from legollm.training.objective import NextToken
@@ -37,6 +37,9 @@ class ConversationConfig:
     template: str | None = None
     """How they are laid out: chatml, qwen, llama3, alpaca, plain, or a file with a chat template. Null takes the
     model's own, and chatml where it has none."""
+    rows: Literal["padded", "packed"] = "padded"
+    """padded: a conversation a row, as long as the longest of its batch. packed: as many as fit into a row of
+    train.seq_len behind a mask that keeps them apart; fewer columns are empty, and a batch has more conversations."""
     n_examples: int = 8000
     """world: how many stories to train on."""
     n_turns: int = 3
@@ -94,10 +97,12 @@ def finetune(cfg: SftRun, team: Team = ALONE, **view: Any) -> TrainState:
     start = prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed)
     template = template_for(tokenizer, cfg.data.template, base.chat_template)
     eos = tokenizer.decode([end_of_turn(tokenizer, template)])
-    max_len = base.config.max_seq_len
+    max_len = row_length(cfg, base.config.max_seq_len)
     train, val = (
         [encoded(messages, tokenizer, template, max_len) for messages in part] for part in conversations(cfg.data)
     )
+    source = ExampleBatches if cfg.data.rows == "padded" else packed
+    batches = source(train, cfg.train.batch_size, seed=cfg.seed, max_len=max_len, rank=team.rank, world_size=team.size)
     job = Job(
         folder=cfg.run,
         arch=base.arch,
@@ -106,9 +111,8 @@ def finetune(cfg: SftRun, team: Team = ALONE, **view: Any) -> TrainState:
         adapter=start.adapter,
         tokenizer=tokenizer,
         objective=NextToken(),
-        batches=ExampleBatches(
-            train, cfg.train.batch_size, seed=cfg.seed, max_len=max_len, rank=team.rank, world_size=team.size
-        ),
+        batches=batches,
+        figures=batches.figures,
         validation=lambda n: in_order(val, cfg.train.batch_size, max_len=max_len),
         optim=cfg.optim,
         train=cfg.train,
@@ -121,6 +125,18 @@ def finetune(cfg: SftRun, team: Team = ALONE, **view: Any) -> TrainState:
     return fit(job)
 
 
+def row_length(cfg: SftRun, max_seq_len: int) -> int:
+    """Tokens of a row at most.
+
+    Raises:
+        ConfigError: more than the model reads.
+    """
+    seq_len = cfg.train.seq_len or max_seq_len
+    if seq_len > max_seq_len:
+        raise ConfigError(f"train.seq_len: {seq_len} is more than the {max_seq_len} tokens that the model reads")
+    return seq_len
+
+
 def encoded(messages: Sequence[Message], tokenizer: Tokenizer, template: str, max_len: int) -> Example:
     """A conversation as ids.
 
@@ -130,8 +146,9 @@ def encoded(messages: Sequence[Message], tokenizer: Tokenizer, template: str, ma
     example = Example(*encode_example(tokenizer, messages, template))
     if len(example.ids) > max_len:
         raise DataError(
-            f"the conversation that starts with {messages[0].content[:40]!r} has {len(example.ids)} tokens, the model "
-            f"reads {max_len}; shorten it, or train a base model with a larger model.max_seq_len"
+            f"the conversation that starts with {messages[0].content[:40]!r} has {len(example.ids)} tokens, a row "
+            f"holds {max_len}; shorten it, set train.seq_len larger, or train a base model with a larger "
+            "model.max_seq_len"
         )
     return example
 

@@ -39,14 +39,23 @@ class Packed:
     """Rows of packed documents in an order that is a function of the seed and the epoch alone."""
 
     def __init__(
-        self, ids: Tokens, document_starts: Ids, *, seq_len: int, seed: int, look_ahead: int = LOOK_AHEAD
+        self,
+        ids: Tokens,
+        document_starts: Ids,
+        *,
+        seq_len: int,
+        seed: int,
+        look_ahead: int = LOOK_AHEAD,
+        is_target: NDArray[np.bool_] | None = None,
     ) -> None:
-        """ids: (N,) and document_starts: (documents,), as in a TokenFile.
+        """ids: (N,) and document_starts: (documents,), as in a TokenFile. is_target: (N,) whether each is to be
+        learned where something stands in front of it; None is all.
 
         Raises:
             DataError: no document has two tokens.
         """
         self.ids, self.seq_len, self.seed, self.look_ahead = ids, seq_len, seed, look_ahead
+        self.is_target = is_target
         self.starts = np.asarray(document_starts).astype(np.int64)
         self.n_targets = np.maximum(np.diff(self.starts, append=len(ids)) - 1, 0)  # the first token is nobody's target
         self.last_piece = np.cumsum(-(-self.n_targets // seq_len))  # how many pieces there are up to each document
@@ -82,7 +91,10 @@ class Packed:
         tokens, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         targets, documents = np.full(shape, IGNORED, np.int64), np.full(shape, -1, np.int64)
         tokens.flat[columns] = self.ids[source]
-        targets.flat[columns] = self.ids[source + 1]
+        following = self.ids[source + 1]
+        targets.flat[columns] = (
+            following if self.is_target is None else np.where(self.is_target[source + 1], following, IGNORED)
+        )
         positions.flat[columns] = inside
         documents.flat[columns] = np.repeat(number, lengths)
         return PackedBatch(*map(torch.from_numpy, (tokens, targets, documents, positions)))

@@ -3,8 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
+from legollm.data.loader import RowBatches
+from legollm.data.packing import Packed
 from legollm.device import generator
 from legollm.errors import DataError
 from legollm.interfaces import Batch
@@ -17,6 +20,45 @@ class Example(NamedTuple):
     ids: list[int]
     is_target: list[bool]
     """For each id whether the model is to learn to write it."""
+
+
+def check(examples: Sequence[Example], max_len: int) -> None:
+    """
+    Raises:
+        DataError: no examples, or one longer than max_len or without any target.
+    """
+    if not examples:
+        raise DataError("no examples to fine-tune on")
+    for i, example in enumerate(examples):
+        if len(example.ids) > max_len:
+            raise DataError(
+                f"example {i + 1}: {len(example.ids)} tokens, the model reads {max_len}; shorten it, or "
+                "start from a base model with a larger model.max_seq_len"
+            )
+        if not any(example.is_target[1:]):  # the first id follows nothing, so nothing learns to write it
+            raise DataError(f"example {i + 1}: no word of it is the assistant's; nothing to learn from")
+
+
+def packed(
+    examples: Sequence[Example], batch_size: int, *, seed: int, max_len: int, rank: int = 0, world_size: int = 1
+) -> RowBatches:
+    """A BatchSource of rows of max_len that hold several conversations each, none of which sees another.
+
+    A pass over all of them has the loss that they have in padded rows.
+
+    Raises:
+        DataError: see `check`.
+    """
+    check(examples, max_len)
+    lengths = np.array([len(example.ids) for example in examples])
+    rows = Packed(
+        np.concatenate([example.ids for example in examples]),
+        np.cumsum(lengths) - lengths,
+        seq_len=max_len,
+        seed=seed,
+        is_target=np.concatenate([example.is_target for example in examples]),
+    )
+    return RowBatches(rows, batch_size=batch_size, rank=rank, world_size=world_size)
 
 
 RUN = 12
@@ -46,16 +88,7 @@ class ExampleBatches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if not examples:
-            raise DataError("no examples to fine-tune on")
-        for i, example in enumerate(examples):
-            if len(example.ids) > max_len:
-                raise DataError(
-                    f"example {i + 1}: {len(example.ids)} tokens, the model reads {max_len}; shorten it, or "
-                    "start from a base model with a larger model.max_seq_len"
-                )
-            if not any(example.is_target[1:]):  # the first id follows nothing, so nothing learns to write it
-                raise DataError(f"example {i + 1}: no word of it is the assistant's; nothing to learn from")
+        check(examples, max_len)
         self.examples, self.batch_size, self.seed, self.max_len = examples, batch_size, seed, max_len
         self.rank, self.world_size = rank, world_size
         self.n_seen = 0  # examples handed out since the start, over all epochs and to all processes
@@ -92,11 +125,15 @@ class ExampleBatches:
             DataError: the state is about other examples or another order of them.
         """
         for key, mine in self.identity().items():
-            if state[key] != mine:
+            if state.get(key) != mine:
                 raise DataError(
-                    f"the saved place in the examples has {key} = {state[key]}, this run {mine}; set it back"
+                    f"the saved place in the examples has {key} = {state.get(key)}, this run {mine}; set it back"
                 )
         self.n_seen = int(state["n_seen"])
+
+    def figures(self) -> dict[str, float]:
+        """How often the examples were read so far."""
+        return {"epochs": self.n_seen / len(self.examples)}
 
     def identity(self) -> dict[str, int]:
         return {"seed": self.seed, "n_examples": len(self.examples)}

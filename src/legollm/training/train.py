@@ -71,6 +71,8 @@ class TrainConfig:
     """Steps between two looks at the validation set; 0 is never."""
     eval_batches: int = 20
     """Validation batches of such a look, the same ones each time; the last one of a run reads the whole split."""
+    patience: int = 0
+    """Such looks in a row without a better validation loss that end the run; 0 is never."""
     save_every: int = 200
     """Steps between two checkpoints; 0 saves only at the end and on interruption. Otherwise a step whose validation
     loss is the best so far is saved, too."""
@@ -89,9 +91,11 @@ class TrainConfig:
         }.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: must be at least {least}, found {getattr(self, name)}")
-        for name in ("eval_every", "save_every", "inspect_every", "grad_clip", "spike_factor"):
+        for name in ("eval_every", "patience", "save_every", "inspect_every", "grad_clip", "spike_factor"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: must not be negative, found {getattr(self, name)}")
+        if self.patience and not self.eval_every:
+            raise ConfigError(f"patience: {self.patience} looks at the validation set, and eval_every = 0 takes none")
         if self.recompute not in ("none", "wide", "full") and int(self.recompute) < 1:
             raise ConfigError(f"recompute: none, wide, full or a number from 1, found {self.recompute}")
         if self.seq_len is not None and self.seq_len < 1:
@@ -260,6 +264,14 @@ def summed_gradients(
         total = total + part.detach()
         team.moved()
     return total
+
+
+def out_of_patience(cfg: TrainConfig, state: TrainState) -> str | None:
+    """Why the run ends early, if it does. It follows from what is saved, so a resumed run ends at the same step."""
+    best = state.best_step
+    if not cfg.patience or best is None or state.step - best < cfg.patience * cfg.eval_every:
+        return None
+    return f"no better validation loss in {cfg.patience} looks than {state.best_loss:.4f} at step {best}, which is kept"
 
 
 def due(step: int, every: int) -> bool:
