@@ -1,5 +1,6 @@
 """A decoder with a head for scores."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import legollm
 from legollm.architectures import architecture, build
 from legollm.architectures.scored import ScoredConfig, last_scores, with_scores
 from legollm.checkpoints.state import save_model
+from legollm.cli import main
 from legollm.errors import CheckpointError, ConfigError
 from tiny_models import TINY, some_tokens, tiny_config, tiny_model
 
@@ -54,3 +56,28 @@ def test_what_cannot_score() -> None:
         ScoredConfig(base=tiny_config("gpt2"), labels=("a", "a"))
     with pytest.raises(ConfigError, match="llama3"):
         architecture("llama4+score")
+
+
+def test_a_trained_decoder_learns_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether a text ends with an a or a b, from a base that has read such texts; then with adapters only."""
+    monkeypatch.chdir(tmp_path)
+    words = ["".join("ab"[(i >> k) % 2] for k in range(3 + i % 6)) for i in range(200)]
+    Path("text.txt").write_text(" ".join(words) * 3)
+    rows = [json.dumps({"text": word, "label": "ends in " + word[-1]}) for word in dict.fromkeys(words)]
+    Path("rows.jsonl").write_text("\n".join(rows))
+    small = ["model.arch=gpt2", "model.n_layers=1", "model.n_heads=2", "model.d_model=16", "model.max_seq_len=16"]
+    loop = ["train.precision=float32", "train.eval_every=0", "data.val_fraction=0.3"]
+    base = ["train", "data.source=text.txt", "tokenizer=char", *small, "train.max_steps=2", "run=base"]
+    assert main([*base, *loop]) == 0
+    train = ["classify", "train", "data.source=rows.jsonl", "base=base", "optim.lr=0.01", "optim.warmup_steps=5", *loop]
+    for more in (["run=whole", "train.max_steps=40"], ["run=adapted", "lora.rank=4", "train.max_steps=60"]):
+        capsys.readouterr()
+        assert main([*train, *more]) == 0
+        right, _, n_val = capsys.readouterr().out.split("right on unseen texts: ")[1].split()[:3]
+        assert int(right) >= 0.9 * int(n_val)
+    assert main(["classify", "label", "whole", "abba", "baab"]) == 0
+    assert [line[:9] for line in capsys.readouterr().out.splitlines()] == ["ends in a", "ends in b"]
+    assert main([*train, "run=other", "tokenizer=bpe", "model.n_layers=1"]) == 2
+    assert "brings its model and tokenizer" in capsys.readouterr().err

@@ -5,28 +5,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from legollm.architectures import ARCHITECTURES
 from legollm.architectures.encoder_classifier import EncoderClassifierConfig
+from legollm.architectures.scored import ScoredConfig
 from legollm.checkpoints.loading import load
 from legollm.commands.fit import Job, fit, team_of
 from legollm.commands.material import TokenizerConfig, refuse_unused_size
 from legollm.commands.pairs import PairTokenizer, pair_tokenizer
 from legollm.commands.run_folder import Resume, open_run
+from legollm.commands.scored_base import padding_of
+from legollm.commands.start_from import Start, prepare
 from legollm.components.encoder import EncoderClassifier
 from legollm.config import Resolved
 from legollm.data.pairs import Labelled, ShuffledBatches, TextPair, in_order, label_batch, read_pairs, split_pairs
 from legollm.data.prepare import END_OF_TEXT
 from legollm.device import seed_of
 from legollm.errors import CheckpointError, ConfigError, DataError
+from legollm.interfaces import Tokenizer
 from legollm.team import ALONE, Team
 from legollm.training.optim import OptimConfig
-from legollm.training.pairs import LabelOfText
+from legollm.training.pairs import LabelOfText, label_logits
 from legollm.training.train import TrainConfig, TrainState
+from legollm.transforms.lora import LoraConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,21 +65,32 @@ class ClassifyRun:
     """Decides everything that is random: the first weights, the order of the texts, dropout."""
     resume: Resume = "auto"
     """auto continues where the run stopped, never refuses a folder that holds a run, a number continues that step."""
+    base: Path | None = None
+    """A trained decoder to start from, a checkpoint, run or Hugging Face folder, with its tokenizer: its head makes way
+    for one over the labels. null trains an encoder from nothing, out of `tokenizer` and `model`."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: EncoderClassifierConfig = field(default_factory=EncoderClassifierConfig)
     """vocab_size is that of the tokenizer and labels are those of the file, whatever is said here."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    freeze: tuple[str, ...] = ()
+    """Parts of the base that stand still, such as embed,blocks.0; or all_but_last_2 for all blocks but two."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(max_steps=500, batch_size=32))
 
 
 def train(run: Resolved[ClassifyRun]) -> None:
-    """Train an encoder to label texts, and count how many unseen texts it labels right.
+    """Train an encoder, or a decoder that has learned a language, to label texts; and count how many unseen texts it
+    labels right.
 
     legollm classify train data.source=reviews.jsonl run=runs/reviews
+    legollm classify train data.source=reviews.jsonl base=runs/train optim.lr=1e-4 run=runs/reviews
     """
     cfg = run.value
     with team_of(cfg) as team:
-        refuse_unused_size(run)
+        if cfg.base is None:
+            refuse_unused_size(run)
+        elif (cfg.model, cfg.tokenizer) != (EncoderClassifierConfig(), TokenizerConfig()):
+            raise ConfigError(f"base: {cfg.base} brings its model and tokenizer; leave out model.* and tokenizer")
         state, right, n_val = fit_labels(cfg, team)
         print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} texts, {state.seconds:.0f} s of training")
         print(f"right on unseen texts: {right} of {n_val} ({right / n_val:.2%})")
@@ -89,16 +105,19 @@ def fit_labels(cfg: ClassifyRun, team: Team = ALONE) -> tuple[TrainState, int, i
         raise DataError(f"{cfg.data.source}: {labels[0]!r} is the only label in it; a choice needs two")
     texts = split_pairs(pairs, cfg.data.val_fraction)
     open_run(cfg.run, cfg, cfg.resume, team)
-    given = [pair.given for pair in pairs]
-    words = team.first(lambda: pair_tokenizer(cfg.tokenizer, given, cfg.run / "tokenizer.json"))
-    model_config = replace(cfg.model, vocab_size=words.tokenizer.vocab_size, labels=labels)
-    train, val = ([encoded(pair, words, model_config) for pair in part] for part in texts)
+    start = from_base(cfg.base, cfg, labels) if cfg.base else from_nothing(cfg, pairs, labels, team)
+    tokenizer = cast(Tokenizer, start.tokenizer)
+    train, val = (
+        [Labelled(ids_of(pair.given, tokenizer, start.config), labels.index(pair.wanted)) for pair in part]
+        for part in texts
+    )
     job = Job(
         folder=cfg.run,
-        arch=model_config.arch,
-        model_config=model_config,
-        model=ARCHITECTURES[model_config.arch].build(model_config, seed=seed_of(cfg.seed, "init")),
-        tokenizer=words.tokenizer,
+        arch=start.arch,
+        model_config=start.config,
+        model=start.model,
+        adapter=start.adapter,
+        tokenizer=tokenizer,
         objective=LabelOfText(),
         batches=ShuffledBatches(
             train, label_batch, cfg.train.batch_size, seed=cfg.seed, rank=team.rank, world_size=team.size
@@ -108,7 +127,7 @@ def fit_labels(cfg: ClassifyRun, team: Team = ALONE) -> tuple[TrainState, int, i
         train=cfg.train,
         seed=cfg.seed,
         resume=cfg.resume,
-        tokenizer_files={"eos": END_OF_TEXT},
+        tokenizer_files={"eos": END_OF_TEXT} if END_OF_TEXT in tokenizer.special_tokens else {},
         team=team,
     )
     state = fit(job)
@@ -119,14 +138,40 @@ def fit_labels(cfg: ClassifyRun, team: Team = ALONE) -> tuple[TrainState, int, i
     return state, right, len(val)
 
 
-def encoded(pair: TextPair, words: PairTokenizer, cfg: EncoderClassifierConfig) -> Labelled:
-    """A text as ids, and the number of its label."""
-    return Labelled(marked(pair.given, words, cfg.max_seq_len), cfg.labels.index(pair.wanted))
+def from_nothing(cfg: ClassifyRun, pairs: Sequence[TextPair], labels: tuple[str, ...], team: Team) -> Start:
+    """An encoder with fresh weights, and a tokenizer that learned from the texts."""
+    texts = [pair.given for pair in pairs]
+    tokenizer = team.first(lambda: pair_tokenizer(cfg.tokenizer, texts, cfg.run / "tokenizer.json")).tokenizer
+    model_config = replace(cfg.model, vocab_size=tokenizer.vocab_size, labels=labels)
+    model = ARCHITECTURES[model_config.arch].build(model_config, seed=seed_of(cfg.seed, "init"))
+    return Start(model, model_config.arch, model_config, tokenizer, None, cfg.run, None)
 
 
-def marked(text: str, words: PairTokenizer, max_len: int) -> list[int]:
-    """A text as ids, after a token that is no part of it: in its place stands the state that decides."""
-    return [words.end_id, *words.ids(text, max_len - 1)]
+def from_base(folder: Path, cfg: ClassifyRun, labels: tuple[str, ...]) -> Start:
+    """A trained decoder with a fresh head over the labels, and its tokenizer."""
+    base = load(folder)
+    base.refuse_pairs()
+    pad_id = padding_of(base.text_side(), None)
+    return prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed, labels=labels, pad_id=pad_id)
+
+
+def ids_of(text: str, tokenizer: Tokenizer, cfg: EncoderClassifierConfig | ScoredConfig) -> list[int]:
+    """A text as the classifier reads it; an encoder after a token that is no part of it: in its place stands the state
+    that decides. A decoder decides at the last token.
+
+    Raises:
+        DataError: more ids than the model is built for.
+    """
+    if isinstance(cfg, EncoderClassifierConfig):
+        words = PairTokenizer(tokenizer=tokenizer)
+        return [words.end_id, *words.ids(text, cfg.max_seq_len - 1)]
+    ids = tokenizer.encode(text)
+    if len(ids) > cfg.max_seq_len:
+        raise DataError(
+            f"the text that starts with {text[:40]!r} has {len(ids)} tokens, the model reads {cfg.max_seq_len}; "
+            "shorten it, or take a base model with a larger model.max_seq_len"
+        )
+    return ids
 
 
 @torch.inference_mode()
@@ -134,7 +179,7 @@ def chances(model: nn.Module, texts: Sequence[list[int]], batch_size: int) -> li
     """How likely each label is, (C,), for each text."""
     rows: list[Tensor] = []
     for batch in in_order([Labelled(ids, 0) for ids in texts], label_batch, batch_size):
-        rows += model(batch.tokens, batch.positions).float().softmax(-1)
+        rows += label_logits(model, batch).float().softmax(-1)
     return rows
 
 
@@ -160,12 +205,12 @@ def label(run: Resolved[LabelRun]) -> None:
     """
     cfg = run.value
     lm = load(cfg.model)
-    if not isinstance(lm.model, EncoderClassifier):
+    is_scored = isinstance(lm.config, ScoredConfig) and len(lm.config.labels) > 1
+    if not isinstance(lm.model, EncoderClassifier) and not is_scored:
         raise CheckpointError(f"{lm.folder}: {lm.arch} is no classifier; give a folder of `legollm classify train`")
-    words = PairTokenizer(tokenizer=lm.text_side())
     texts = [text for text in cfg.texts or sys.stdin.read().splitlines() if text]
     if not texts:
         raise ConfigError("texts: none given; name texts, or write them to standard input, a line each")
-    ids = [marked(text, words, lm.config.max_seq_len) for text in texts]
+    ids = [ids_of(text, lm.text_side(), lm.config) for text in texts]
     for text, row in zip(texts, chances(lm.model, ids, cfg.batch_size), strict=True):
         print(f"{lm.config.labels[int(row.argmax())]}  {float(row.max()):.2f}  {text}")

@@ -4,7 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from legollm.architectures.scored import last_scores
+from legollm.components.decoder import Decoder
 from legollm.data.pairs import LabelBatch, SourceBatch
+from legollm.training.balance import routing_loss
 from legollm.training.objective import IGNORED
 
 
@@ -26,10 +29,20 @@ class LabelOfText:
 
     def __call__(self, model: nn.Module, batch: LabelBatch) -> Tensor:
         """-> the summed loss, ()."""
-        return F.cross_entropy(wide(model(batch.tokens, batch.positions)), batch.labels, reduction="sum")
+        loss = F.cross_entropy(wide(label_logits(model, batch)), batch.labels, reduction="sum")
+        n_tokens = (batch.positions >= 0).sum()
+        return loss + routing_loss(model, batch.positions >= 0) * (batch.labels.numel() / n_tokens)
 
     def n_terms(self, batch: LabelBatch) -> int:
         return batch.labels.size(0)
+
+
+def label_logits(model: nn.Module, batch: LabelBatch) -> Tensor:
+    """The logits of the labels, (B, C): of an encoder as it gives them, of a decoder at each text's last token."""
+    if isinstance(model, Decoder):
+        return last_scores(model, batch.tokens, (batch.positions >= 0).sum(1))
+    logits: Tensor = model(batch.tokens, batch.positions)
+    return logits
 
 
 def wide(logits: Tensor) -> Tensor:
