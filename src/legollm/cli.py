@@ -67,6 +67,9 @@ VERBS = {
     "merge": Verb("merge", "merge_folder", "write an adapter and its base as one model"),
     "quantize": Verb("quantize", "quantize_folder", "write a model with weights of 8 or 4 bits"),
     "check": Verb("check", "check", "run everything a brick or a model promises, also on one of your own"),
+    "solve": Verb("solve", "solve_questions", "answer questions, check the answers, try again or take the best"),
+    "verifier train": Verb("train_verifier", "train_verifier", "train a model to tell right answers from wrong ones"),
+    "grade": Verb("grade", "grade", "judge answers in a file"),
     "doctor sandbox": Verb("doctor", "sandbox", "what this machine can fence in code with that a model wrote"),
     "plan": Verb("plan", "plan", "what a model and its training cost: parameters, FLOPs, memory"),
     "bench generate": Verb(

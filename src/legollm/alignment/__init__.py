@@ -13,4 +13,8 @@ kinds        the algorithms by name, as rows of choices
 policy       what is minimised: clipped ratios, a penalty for leaving the reference, entropy, the loss of values
 samples      answers with the probabilities they were drawn with
 rollouts     a source of batches that has the model answer, has the answers judged, and serves them
+
+Nothing is trained, or the judge is:
+feedback     answers that are checked before they count: tried again with the reason, the best of several, a vote
+judges       models as verifiers: trained to tell right from wrong, or asked about themselves
 """

@@ -6,6 +6,7 @@ numbers    the same value as the reference, however it is written
 arithmetic the value of an expression in the question: exact, parsed and never run
 algebra    the same function as the reference, by its values at several points
 pattern    the form of an answer, with a deadline
+fallible   verifiers that err, and some that can be gamed, to see what that does
 code       unit tests for code, which runs in the sandbox: sandbox starts it, fence is what it runs in
 
 What goes on with a verdict: a reward in reinforcement learning, a second try, a vote among answers. Each verifier has
@@ -20,6 +21,7 @@ from legollm.verifiers.algebra import algebra
 from legollm.verifiers.answers import exact, final_answer
 from legollm.verifiers.arithmetic import arithmetic
 from legollm.verifiers.code import CodeVerifier
+from legollm.verifiers.fallible import contains, longer
 from legollm.verifiers.numbers import number
 from legollm.verifiers.pattern import pattern
 from legollm.verifiers.verdict import Verdict, Verifier
@@ -39,6 +41,8 @@ VERIFIERS: Mapping[str, Row] = {
     "algebra": Row(algebra, "the same function as the reference formula"),
     "pattern": Row(pattern, "the form that the reference, a regular expression, describes"),
     "code": Row(CodeVerifier(), "unit tests, run in a sandbox; the reference holds `assert f(1) == 2` and the like"),
+    "contains": Row(contains, "the words of the reference anywhere in the answer: easily gamed, to show it"),
+    "longer": Row(longer, "the longer the better: easily gamed, to show it"),
 }
 
 

@@ -12,7 +12,7 @@ from legollm.data.world.echoes import echoes
 from legollm.data.world.questions import KINDS, Preference, Question, conversations, preferences, questions
 from legollm.data.world.reading import final_answer
 from legollm.data.world.sums import Sum, sums
-from legollm.data.world.tasks import Task, problems, tasks
+from legollm.data.world.tasks import Task, problems, task_of, tasks
 from legollm.data.world.truth import Truth
 
 __all__ = [
@@ -37,5 +37,6 @@ __all__ = [
     "split_of",
     "stories",
     "sums",
+    "task_of",
     "tasks",
 ]

@@ -39,8 +39,13 @@ def tasks(
         ConfigError: a kind or a difficulty that does not exist.
     """
     for problem in problems(seed, start, stop, split=split, kinds=kinds, difficulty=difficulty):
-        verifier = "number" if problem.answer.isdecimal() else "exact"
-        yield Task(problem.prompt, problem.answer, verifier, problem.key)
+        yield task_of(problem)
+
+
+def task_of(problem: Question | Sum) -> Task:
+    """A problem as a task."""
+    verifier = "number" if problem.answer.isdecimal() else "exact"
+    return Task(problem.prompt, problem.answer, verifier, problem.key)
 
 
 def problems(
