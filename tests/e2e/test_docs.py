@@ -176,7 +176,7 @@ def test_what_is_not_so_is_noticed(
         follow(blocks_of(page, "page"), monkeypatch, capsys)
 
 
-STAGES = ("tokenizer", "data", "model", "training", "generation", "finetuning", "evaluation")
+STAGES = ("tokenizer", "data", "model", "training", "generation", "finetuning", "preferences", "evaluation")
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -20,7 +20,7 @@ from legollm.config import Resolved
 from legollm.data.chat import end_of_turn
 from legollm.data.pairs import ShuffledBatches, in_order
 from legollm.data.templates import template_for
-from legollm.device import pick_device, pick_precision
+from legollm.device import Precision, pick_device, pick_precision
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState
 from legollm.transforms.lora import LoraConfig
@@ -60,15 +60,15 @@ def dpo(run: Resolved[DpoRun]) -> None:
     legollm dpo model=runs/sft data.source=pairs.jsonl run=runs/dpo
     """
     cfg = run.value
-    state, val = prefer(cfg)
+    state, val, precision = prefer(cfg)
     print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} pairs, {state.seconds:.0f} s of training")
-    for line in outcome(cfg, val):
+    for line in outcome(cfg, val, precision):
         print(line)
     print(f"next: legollm chat {cfg.run}/checkpoint")
 
 
-def prefer(cfg: DpoRun) -> tuple[TrainState, list[Pair]]:
-    """The whole run: its state, and the held-out pairs with what the model thought of them at the start."""
+def prefer(cfg: DpoRun) -> tuple[TrainState, list[Pair], Precision]:
+    """The whole run: its state, the held-out pairs as the model saw them at the start, and the precision of that."""
     open_run(cfg.run, cfg, cfg.resume)
     base = load(cfg.model)
     base.refuse_pairs()
@@ -108,7 +108,7 @@ def prefer(cfg: DpoRun) -> tuple[TrainState, list[Pair]]:
         counts_tokens=False,
         tokenizer_files={"chat_template": template, "eos": tokenizer.decode([end_of_turn(tokenizer, template)])},
     )
-    return fit(job), val
+    return fit(job), val, reference.precision
 
 
 def compared_with(cfg: DpoRun, start: Start, train: Sequence[Pair], val: Sequence[Pair]) -> Known:
@@ -126,12 +126,13 @@ def compared_with(cfg: DpoRun, start: Start, train: Sequence[Pair], val: Sequenc
     )
 
 
-def outcome(cfg: DpoRun, val: Sequence[Pair]) -> list[str]:
+def outcome(cfg: DpoRun, val: Sequence[Pair], precision: Precision) -> list[str]:
     """What the run changed: which answers are likelier now, and how far the model went for it."""
     tuned = load(cfg.run)
     model = tuned.model.to(pick_device(cfg.train.device))
     max_len = tuned.config.max_seq_len
-    after = with_reference(val, log_probs_of(model, val, batch_size=cfg.train.batch_size, max_len=max_len))
+    sizes = {"batch_size": cfg.train.batch_size, "max_len": max_len}
+    after = with_reference(val, log_probs_of(model, val, **sizes, precision=precision))
     before_share, after_share = (share_preferred(pairs, cfg.dpo.divides) for pairs in (val, after))
     each = " for each token" if cfg.dpo.divides else ""
     lines = [f"held-out pairs: the preferred answer is likelier{each} in {before_share:.1%} -> {after_share:.1%}"]

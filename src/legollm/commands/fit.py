@@ -274,6 +274,8 @@ class Run:
         rate, tokens = float(shown.get("tokens_per_s", 0)), float(shown.get("tokens", 0))
         if rate and tokens:
             shown["seconds_left"] = (self.cfg.max_steps - step) * tokens / step / rate
+        if not self.job.counts_tokens:  # on the screen they would be called tokens
+            shown = {key: value for key, value in shown.items() if key not in ("tokens", "tokens_per_s")}
         self.view.metrics(step, shown)
 
     def evaluate(self, state: TrainState, *, closing: bool = False) -> None:
