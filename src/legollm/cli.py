@@ -48,6 +48,7 @@ VERBS = {
     "data get": Verb("data", "get", "fetch a public data set, checked against its hash"),
     "data prepare": Verb("data", "prepare", "text to token files: train.bin, val.bin, meta.json"),
     "data summary": Verb("data", "summary", "sizes, lengths, duplicates, scripts and tokens of a source"),
+    "data show": Verb("data_show", "show", "conversations as a model reads them, and what of them it learns"),
     "train": Verb("train", "train", "train a language model from nothing, or go on where it stopped"),
     "sft": Verb("sft", "sft", "fine-tune a model on questions and answers"),
     "grpo": Verb("grpo", "grpo", "learn from answers that a program checks, in groups (GRPO, RLOO, ...)"),
