@@ -153,6 +153,8 @@ class PolicyGradient:
 
     def __call__(self, model: nn.Module, batch: PolicyBatch) -> Tensor:
         """The summed loss, ()."""
+        if self.skips:
+            batch = pushing(batch)
         sampled = batch.targets != IGNORED
         row = sampled.nonzero()[:, 0]  # (N,), of each sampled token its answer
         states = hidden_of(model)(batch.tokens)[sampled]  # (N, D)
@@ -187,6 +189,11 @@ class PolicyGradient:
             terms = terms / self.max_new_tokens
         return loss + terms.sum()
 
+    @property
+    def skips(self) -> bool:
+        """Whether answers without any advantage have no gradient, and need not be read again."""
+        return not (self.cfg.entropy or self.value_head or (self.kl_in_loss and self.penalty.beta))
+
     def n_terms(self, batch: PolicyBatch) -> int:
         """Answers, or with average=token the tokens of them."""
         return int((batch.targets != IGNORED).sum()) if self.average == "token" else batch.tokens.size(0)
@@ -209,6 +216,13 @@ class PolicyGradient:
             self.meter.latest["logprob_gap"] = sums.gap
         n = max(1, sums.n)
         self.meter.latest |= {"entropy": sums.entropy / n, "clip_fraction": sums.clipped / n}
+
+
+def pushing(batch: PolicyBatch) -> PolicyBatch:
+    """Only the answers with an advantage, at least one."""
+    chosen = (batch.advantages != 0).any(1)
+    chosen[0] |= not chosen.any()
+    return PolicyBatch(*(part[chosen] for part in batch))
 
 
 @dataclass

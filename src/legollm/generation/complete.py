@@ -9,7 +9,7 @@ import torch
 
 from legollm.errors import ConfigError, ContextError
 from legollm.generation.cache import FullCache, GenerativeModel
-from legollm.generation.generate import generate, left_padded
+from legollm.generation.generate import generate, left_padded, prefill
 from legollm.generation.paged_cache import PagedCache
 from legollm.generation.ring_cache import RingCache
 from legollm.generation.sampling import Sampling, row_generators
@@ -289,6 +289,8 @@ def decode_batch(
     elif decoding.forgets or (decoding.use_cache and not one_pass):
         cache = decoding.cache_for(model, len(rows), longest + n_new - 1)
     while rows:
+        if isinstance(cache, FullCache) and cache.length == 0:
+            read_shared(model, [row.ids[row.first :] for row in rows], cache, decoding.prefill_chunk)
         if cache is None or cache.length == 0:
             n_known = [0] * len(rows) if paged is None else [text.length for text in paged.rows]
             unread = [row.ids[row.first + n :] for row, n in zip(rows, n_known, strict=True)]
@@ -317,6 +319,22 @@ def decode_batch(
         if cache is not None:
             cache.select(order)
         rows = [rows[i] for i in order]
+
+
+def read_shared(model: GenerativeModel, prompts: Sequence[list[int]], cache: FullCache, chunk: int | None) -> None:
+    """Where half of the rows or more repeat a prompt, read all but the last token of each prompt once, for all of them.
+
+    Otherwise nothing is read.
+    """
+    distinct = {tuple(prompt): place for place, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    if 2 * len(distinct) > len(prompts) or min(map(len, distinct)) == 1:
+        return
+    device = next(model.parameters()).device
+    tokens, positions = left_padded([prompt[:-1] for prompt in distinct], device)
+    cache.select(range(len(distinct)))
+    tokens, positions = prefill(model, tokens, positions, cache, chunk or tokens.size(1))
+    model.hidden(tokens, positions, cache)
+    cache.select([distinct[tuple(prompt)] for prompt in prompts])
 
 
 def take(row: Row, token: int, max_new_tokens: int, stops: set[int], window: int | None, decoding: Decoding) -> None:
