@@ -245,7 +245,7 @@ class Run:
         self.numbers, self.view = numbers, view
         self.state, self.is_new = state, state.step == 0
         self.engine, self.track = engine or Alone(job.model), track
-        self.saved_step = -1
+        self.saved_step = self.examined_step = -1
 
     def learning_rate(self, step: int) -> float:
         optim = self.job.optim
@@ -284,7 +284,8 @@ class Run:
         closing: the run ends before its last step, because of what earlier looks said, and this one leaves that alone.
         """
         if self.job.examine:
-            self.examined(state, self.job.examine(self.job.model))
+            if self.examined_step != state.step:
+                self.examined(state, self.job.examine(self.job.model), closing)
             return
         last = closing or state.step == self.cfg.max_steps
         batches = self.job.validation(None if last else self.cfg.eval_batches * self.job.team.size)
@@ -308,9 +309,10 @@ class Run:
         if text:
             self.view.sample(text)
 
-    def examined(self, state: TrainState, values: Mapping[str, float]) -> None:
+    def examined(self, state: TrainState, values: Mapping[str, float], closing: bool) -> None:
         """A look that is no loss; the model with the smallest error is the best."""
-        if state.best_loss is None or values["val_error"] < state.best_loss:
+        self.examined_step = state.step
+        if not closing and (state.best_loss is None or values["val_error"] < state.best_loss):
             state.best_loss, state.best_step = values["val_error"], state.step
         self.note(state.step, **values)
         self.view.metrics(state.step, values)

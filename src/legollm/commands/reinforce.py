@@ -159,6 +159,7 @@ def job_of(cfg: Any, algorithm: Algorithm, lm: Loaded, tasks: Any, held_out: Any
         train=cfg.train,
         seed=cfg.seed,
         resume=cfg.resume,
+        counts_tokens=False,
         figures=lambda: {name: meter.latest[name] for name in SHOWN if name in meter.latest},
         title=f"{algorithm.name}: {cfg.run}",
         tokenizer_files={"chat_template": lm.chat_template} if lm.chat_template else {},
