@@ -145,7 +145,8 @@ def test_figures_of_the_log() -> None:
     assert seen["accuracy"] == 1
     assert [seen[name] for name in ("margin", "chosen_reward", "rejected_reward")] == [0.625, 0.1875, -0.4375]
     assert (seen["chosen_logp"], seen["rejected_logp"]) == (-2.25, -3.375)
-    assert seen["kl"] > 0
+    squares = [[0.25**2, 0.5**2, 0, 0.5**2, 0, 0.25**2, 0.25**2], [0.25**2, 0.25**2, 1, 0.25**2]]
+    assert seen["kl"] == pytest.approx((sum(squares[0]) / 7 + sum(squares[1]) / 4) / 2 / 2)
     assert objective.figures.read() == {} == objective.val_figures.read()
     objective(model.eval(), batch)
     assert objective.val_figures.read() == seen
