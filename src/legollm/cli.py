@@ -35,6 +35,9 @@ class Verb(NamedTuple):
 
 VERBS = {
     "demo": Verb("demo", "demo", "the whole walk on the built-in corpus, from text to a model that answers"),
+    "demo verifiers": Verb(
+        "demo_verifiers", "demo_verifiers", "errors found, tried again, and missed by verifiers that err"
+    ),
     "demo sinks": Verb("demo_sinks", "sinks", "a text without end, and what has to be kept of it, in a minute"),
     "tokenizer train": Verb("tokenizer", "train", "train a tokenizer on a source of text"),
     "tokenizer encode": Verb("tokenizer", "encode", "show how a tokenizer cuts a text"),

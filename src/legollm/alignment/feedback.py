@@ -5,7 +5,7 @@ can be gamed, shows in the difference between what it accepts and what is right.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, get_args
 
@@ -177,10 +177,12 @@ class AtK(NamedTuple):
     any_right: float
 
 
-def accuracy_at(solved: Sequence[Solved], strategy: Strategy) -> list[AtK]:
-    """What fewer answers would have come to, by the answers that were given."""
+def accuracy_at(solved: Sequence[Solved], strategy: Strategy, ks: Collection[int] | None = None) -> list[AtK]:
+    """What fewer answers would have come to, by the answers that were given. ks: only with so many; None is all."""
     found = []
     for k in range(1, max((len(one.attempts) for one in solved), default=0) + 1):
+        if ks is not None and k not in ks:
+            continue
         firsts = [one.attempts[:k] for one in solved]
         chosen = sum(made[choose(made, strategy)].is_right for made in firsts)
         found.append(AtK(k, chosen / len(solved), sum(any(a.is_right for a in made) for made in firsts) / len(solved)))

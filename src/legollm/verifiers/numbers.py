@@ -78,10 +78,11 @@ def quantities(text: str) -> list[Quantity]:
         position = max(match.end(), match.start() + 1)
         if match["unit"]:
             position = match.start("unit")  # `2x3`: what follows is looked at again
-        before = text[: match.start()]
+        before = text[max(0, match.start() - 2) : match.start()]
         if before[-1:].isalpha() or (match["whole"][0] == "." and re.search(r"[\d.]$", before[-1:])):
             continue
-        if (value := value_of(match, is_operator=bool(re.search(r"[\d)%]\s?$", before[-2:])))) is not None:
+        is_operator = match["sign"] is not None and re.search(r"[\d)%]\s?$", before) is not None
+        if (value := value_of(match, is_operator=is_operator)) is not None:
             found.append(Quantity(value, unit_of(match)))
     return found
 
@@ -100,7 +101,9 @@ def value_of(match: re.Match[str], *, is_operator: bool) -> Fraction | None:
     whole, exponent = match["whole"].replace(",", ""), int((match["exponent"] or "0")[:6])
     if len(whole) > MAX_DIGITS or abs(exponent) > MAX_EXPONENT:
         return None
-    value = Fraction(whole) * Fraction(10) ** exponent
+    value = Fraction(int(whole)) if whole.isdigit() else Fraction(whole)
+    if exponent:
+        value *= Fraction(10) ** exponent
     if below := match["below"]:
         if len(below) > MAX_DIGITS or not int(below) or len(match["mixed"] or "") > MAX_DIGITS:
             return None
