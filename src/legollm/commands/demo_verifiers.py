@@ -173,7 +173,10 @@ def sections_of(
     examples: Sequence[Answered], mended: Solved, curves: dict[str, list[tuple[int, float]]], ks: Sequence[int]
 ) -> list[Section]:
     """The page."""
-    lines = [Curve(name, [(k, 100 * share) for k, share in points]) for name, points in curves.items()]
+    lines = [
+        Curve(name.removesuffix(" of wrong"), [(k, 100 * share) for k, share in points])
+        for name, points in curves.items()
+    ]
     chart = Chart("right answers in %", "answers to choose among", "%", [*lines[: len(NOISE)]])
     cells = [(name, *(f"{100 * share:.1f}" for _, share in points)) for name, points in curves.items()]
     return [
