@@ -13,8 +13,8 @@ from legollm.data.rows import rows, text
 from legollm.data.world import Task
 from legollm.errors import ConfigError, DataError
 from legollm.evaluation.report import Chart, Curve, Section, write_report
-from legollm.verifiers import Verdict, Verifier, algebra, arithmetic, contains, exact, number
-from legollm.verifiers.fallible import NoisyVerifier, draw, longer
+from legollm.verifiers import Verdict, Verifier, algebra, arithmetic, exact, number
+from legollm.verifiers.fallible import NoisyVerifier, contains, draw, longer
 
 EXAMPLES: tuple[tuple[Verifier, str, str, str | None], ...] = (
     (arithmetic, "2+2", "5", None),
