@@ -184,7 +184,14 @@ def test_a_seed_decides_the_start() -> None:
 
 @pytest.mark.parametrize(
     ("targets", "n"),
-    [(("q_proj", "v_proj"), 4), (("blocks.0.*",), 7), (("ffn.*",), 6), (("*",), 14), (("b*.1.*.o_*",), 1)],
+    [
+        (("q_proj", "v_proj"), 4),
+        (("q_proj,v_proj",), 4),
+        (("blocks.0.*",), 7),
+        (("ffn.*",), 6),
+        (("*",), 14),
+        (("b*.1.*.o_*",), 1),
+    ],
 )
 def test_targets_are_names_or_their_ends(targets: tuple[str, ...], n: int) -> None:
     model = build("llama3", **TINY["llama3"] | {"tie_embeddings": False})
@@ -226,7 +233,7 @@ def learns(model: nn.Module) -> set[str]:
 @pytest.mark.parametrize(
     ("patterns", "left"),
     [
-        (("embed", "blocks.0"), {"blocks.1", "norm.weight", "norm.bias"}),
+        (("embed, blocks.0",), {"blocks.1", "norm.weight", "norm.bias"}),
         (("all_but_last_1",), {"blocks.1", "norm.weight", "norm.bias"}),
         (("*.bias", "embed", "blocks"), {"norm.weight"}),
         ((), {"blocks.0", "blocks.1", "norm.weight", "norm.bias", "embed.tokens", "embed.positions"}),

@@ -89,12 +89,17 @@ def write_adapter(folder: Path, adapter: Adapter, arch: str, model: nn.Module, t
     write_json(folder / NOTE, note)
 
 
-def load_adapters(model: nn.Module, arch: str, folder: Path) -> None:
+def load_adapters(model: nn.Module, arch: str, folder: Path, adapter: Adapter) -> None:
     """Fill the adapters that a model has with those of a folder, in place.
 
     Raises:
-        CheckpointError: the folder holds other adapters, or none.
+        CheckpointError: the folder holds other adapters, those of another base, or none.
     """
+    if (said := note_of(folder).get("fingerprint")) != adapter.fingerprint:
+        raise CheckpointError(
+            f"{folder}: was trained on other weights than those of {adapter.base} ({str(said)[:12]}, found "
+            f"{adapter.fingerprint[:12]}); give the base it was trained on, or run=ANOTHER_FOLDER"
+        )
     try:
         fill_adapters(arch, model, read_tensors(folder))
     except CheckpointError as error:

@@ -127,7 +127,7 @@ def adapter_tensors(arch: str, model: nn.Module) -> dict[str, Tensor]:
         tensors[slot.theirs + A] = gathered(one.lora_a)
         tensors[slot.theirs + B] = torch.cat(
             [
-                gathered(part.lora_b) if part else one.lora_b.new_zeros(size, one.rank, device="cpu")
+                gathered(part.lora_b) if part else torch.zeros(size, one.rank, dtype=one.lora_b.dtype)
                 for part, size in zip(parts, slot.sizes, strict=True)
             ]
         )

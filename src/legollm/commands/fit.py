@@ -132,7 +132,7 @@ def fit_alone(job: Job) -> TrainState:
         return state
     if start:
         if job.adapter:
-            load_adapters(job.model, job.arch, start)
+            load_adapters(job.model, job.arch, start, job.adapter)
         else:
             load_weights(job.model, job.arch, job.model_config, start)
     recompute(job.model, job.train.recompute)

@@ -18,6 +18,9 @@ from torch import nn
 
 from legollm.architectures import ARCHITECTURES
 from legollm.architectures.qwen3 import Qwen3Config
+from legollm.checkpoints.huggingface import CONFIG, config_from_hf
+from legollm.checkpoints.loading import resolve_folder
+from legollm.checkpoints.reader import read_json
 from legollm.commands import train
 from legollm.commands.calibrate import calibrate, saving_seconds, seq_len_of
 from legollm.commands.duration import duration, readable, shares
@@ -35,6 +38,8 @@ from legollm.tokenizers import ByteTokenizer, load_tokenizer
 from legollm.training.linear_loss import linear_cross_entropy
 from legollm.training.objective import in_parts
 from legollm.training.optim import build_optimizer
+from legollm.transforms.freeze import freeze
+from legollm.transforms.lora import add_lora
 from legollm.transforms.recompute import recompute
 
 if TYPE_CHECKING:
@@ -72,6 +77,8 @@ def plan(run: Resolved[PlanRun]) -> None:
         raise ConfigError(f"model.arch: {cfg.model.arch} is counted out of a text, which decides its size; train it")
     refuse_unused_size(run)
     ids = vocab_size(run)
+    if cfg.calibrate and (cfg.lora.rank or cfg.freeze):
+        raise ConfigError("calibrate: steps are taken of models whose weights all learn; leave it out")
     if cfg.size and ARCHITECTURES[cfg.model.arch].learns == "pairs":
         raise ConfigError(f"size: {cfg.model.arch} learns from pairs, for which there is no rule; give its sizes")
     if cfg.calibrate and ARCHITECTURES[cfg.model.arch].learns == "pairs":
@@ -80,7 +87,7 @@ def plan(run: Resolved[PlanRun]) -> None:
         tokenizer = cast(Tokenizer, SimpleNamespace(vocab_size=ids))  # all that a size wants to know of it
         with contextlib.redirect_stdout(sys.stderr):  # it says what it chose, which is no part of the figures
             cfg = cast(PlanRun, of_size(cfg, tokenizer, given(run)))
-    cfg = replace(cfg, model=replace(cfg.model, vocab_size=ids))
+    cfg = replace(cfg, model=config_of(cfg.start_from) if cfg.start_from else replace(cfg.model, vocab_size=ids))
     text = text_size(cfg.data, cfg.tokenizer.kind) if ARCHITECTURES[cfg.model.arch].learns == "steps" else None
     figures = figures_of(cfg, text)
     figures["time"] = time_of(cfg, figures, text, start) if cfg.calibrate else None
@@ -95,6 +102,8 @@ def vocab_size(run: Resolved[PlanRun]) -> int:
         ConfigError: it depends on a text.
     """
     cfg = run.value
+    if cfg.start_from:
+        return int(config_of(cfg.start_from).vocab_size)
     if run.origins.get("model.vocab_size", "default") != "default":
         return int(cfg.model.vocab_size)
     if cfg.data.prepared:
@@ -108,12 +117,18 @@ def vocab_size(run: Resolved[PlanRun]) -> int:
     return cfg.tokenizer.vocab_size
 
 
+def config_of(folder: Path) -> Any:
+    """The configuration of the model in a folder."""
+    return config_from_hf(read_json(resolve_folder(folder) / CONFIG))[1]
+
+
 def figures_of(cfg: PlanRun, text: TextSize | None = None) -> dict[str, Any]:
     """All figures by name; bytes, floating-point operations and counts, exact, but for what training needs beside."""
     seq_len = seq_len_of(cfg)
     device = pick_device(cfg.train.device)
     precision = pick_precision(cfg.train.precision, device)
-    build = partial(built, cfg)
+    floats = replace(cfg, lora=replace(cfg.lora, quantize="none"))  # products with rounded weights are as many
+    build = partial(built, floats)
     cost = cost_of(build, seq_len, batch_size=cfg.train.batch_size, precision=precision)
     peak = peak_at(cfg, cfg.train.batch_size, precision)
     n_tokens = cfg.train.batch_size * cfg.train.grad_accum * seq_len * cfg.train.max_steps
@@ -122,7 +137,12 @@ def figures_of(cfg: PlanRun, text: TextSize | None = None) -> dict[str, Any]:
         "vocab_size": cfg.model.vocab_size,
         "seq_len": seq_len,
         "precision": precision,
-        "parameters": {"total": cost.n_parameters, "active": cost.n_active, "looked_up": cost.n_looked_up},
+        "parameters": {
+            "total": cost.n_parameters,
+            "active": cost.n_active,
+            "looked_up": cost.n_looked_up,
+            "trained": cost.n_trained,
+        },
         "weights_bytes": {"float32": 4 * cost.n_parameters, "bfloat16": 2 * cost.n_parameters},
         "kv_bytes_per_token": {"float32": 4 * cost.kv_values(1), "bfloat16": 2 * cost.kv_values(1)},
         "flops_per_token": {
@@ -147,6 +167,9 @@ def built(cfg: PlanRun, model: Any = None) -> nn.Module:
     """The model of a run, or another one in its place, as training would have it."""
     model = model or cfg.model
     made = cast(nn.Module, ARCHITECTURES[model.arch].build(model))
+    if cfg.lora.rank:
+        add_lora(made, cfg.lora)
+    freeze(made, cfg.freeze)
     recompute(made, cfg.train.recompute)
     return made
 
@@ -189,7 +212,7 @@ def training_bytes(cost: Cost, optimizer: int) -> dict[str, int]:
     """What is in memory at the end of a forward pass: the least that training needs."""
     parts = {
         "weights": 4 * cost.n_parameters,
-        "gradients": 4 * cost.n_parameters,
+        "gradients": 4 * cost.n_trained,
         "optimizer": optimizer,
         "activations": cost.kept_bytes,
     }
@@ -229,6 +252,7 @@ def lines_of(figures: Mapping[str, Any]) -> Iterator[str]:
         ("model", f"{figures['arch']}, {figures['vocab_size']:,} ids, rows of {seq_len:,} tokens"),
         ("parameters", f"{parameters['total']:,}"),
         ("  of a token", f"{parameters['active']:,}") if parameters["active"] != parameters["total"] else None,
+        ("  trained", f"{parameters['trained']:,}") if parameters["trained"] != parameters["total"] else None,
         ("  looked up", f"{parameters['looked_up']:,}, in tables that nothing is multiplied with"),
         ("weights", f"{size(weights['float32'])} in float32, {size(weights['bfloat16'])} in bfloat16"),
         ("KV cache", f"{size(kv['float32'])} per token in float32, {size(seq_len * kv['float32'])} per row"),

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from torch import nn
 
-from legollm.architectures import ARCHITECTURES
+from legollm.architectures import ARCHITECTURES, architecture
 from legollm.architectures.qwen3 import Qwen3Config
 from legollm.architectures.sizes import parse_size, sized
 from legollm.checkpoints.huggingface import BRICKS
+from legollm.checkpoints.loading import Loaded, load
 from legollm.commands.count import count
 from legollm.commands.fit import Job, fit, team_of
 from legollm.commands.material import (
@@ -27,6 +28,7 @@ from legollm.commands.material import (
 )
 from legollm.commands.run_folder import Resume, open_run, save_config
 from legollm.commands.run_presets import RUNS
+from legollm.commands.start_from import prepare
 from legollm.components.outside import names_outside
 from legollm.config import Resolved
 from legollm.data import world
@@ -47,6 +49,7 @@ from legollm.tokenizers import TOKENIZERS, load_tokenizer
 from legollm.training.objective import NextToken
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState
+from legollm.transforms.lora import LoraConfig
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +82,12 @@ class TrainRun:
     """About how many parameters the model shall have, such as 25M: decides width, depth, heads, optim.lr and
     train.max_steps (20 tokens per parameter), where those are not given."""
     model: ModelConfig = field(default_factory=Qwen3Config)
+    start_from: Path | None = None
+    """Go on from the weights of this model, a checkpoint, run or Hugging Face folder, with its tokenizer and its sizes;
+    null begins with random weights."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    freeze: tuple[str, ...] = ()
+    """Parts of the model that stand still, by name, such as embed,blocks.0; all_but_last_2 is all blocks but two."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     echo_steps: int = 0
@@ -129,6 +138,9 @@ def pretrain(cfg: TrainRun, *, given: Collection[str] = (), team: Team = ALONE, 
     given: the keys somebody wrote down, which no rule changes. team: the processes that call this together.
     view: what the screen shows besides (title, lines).
     """
+    base = start_of(cfg)
+    if base:
+        cfg = as_started(cfg, base, given)
     seq_len = cfg.train.seq_len or cfg.model.max_seq_len
     if seq_len > cfg.model.max_seq_len:
         raise ConfigError(f"train.seq_len: {seq_len} is more than model.max_seq_len = {cfg.model.max_seq_len}")
@@ -146,16 +158,20 @@ def pretrain(cfg: TrainRun, *, given: Collection[str] = (), team: Team = ALONE, 
     material = team.first(lambda: gather(cfg.data, cfg.tokenizer, cfg.run))
     if cfg.size:
         cfg = of_size(cfg, material.tokenizer, given, team.size)
-    model_config = fitted(cfg.model, material.tokenizer, "model.vocab_size" in given)
+    model_config = cfg.model if base else fitted(cfg.model, material.tokenizer, "model.vocab_size" in given)
+    if base and base.text_side().fingerprint != material.tokenizer.fingerprint:
+        raise ConfigError(f"data.prepared: written by another tokenizer than that of start_from={cfg.start_from}")
     if team.leads:
         save_config(cfg.run, replace(cfg, model=model_config))  # as it is built, so that the file reproduces the run
-    model = ARCHITECTURES[model_config.arch].build(model_config, seed=seed_of(cfg.seed, "init"))
+    start = prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed) if base else None
+    model = start.model if start else ARCHITECTURES[model_config.arch].build(model_config, seed_of(cfg.seed, "init"))
     batches = batches_of(cfg, material, seq_len, team)
     job = Job(
         folder=cfg.run,
         arch=model_config.arch,
         model_config=model_config,
         model=model,
+        adapter=start.adapter if start else None,
         tokenizer=material.tokenizer,
         objective=NextToken(),
         batches=batches,
@@ -167,13 +183,48 @@ def pretrain(cfg: TrainRun, *, given: Collection[str] = (), team: Team = ALONE, 
         resume=cfg.resume,
         bytes_per_token=material.bytes_per_token,
         sample=sampler(material, cfg.prompt, seq_len),
-        tokenizer_files={"eos": END_OF_TEXT} if END_OF_TEXT in material.tokenizer.special_tokens else {},
+        tokenizer_files=(
+            ({"eos": END_OF_TEXT} if END_OF_TEXT in material.tokenizer.special_tokens else {})
+            | ({"chat_template": base.chat_template} if base and base.chat_template else {})
+        ),
         team=team,
         **view,
     )
     if ARCHITECTURES[model_config.arch].learns == "counts":
         return count(job, material.train.ids[:])
     return fit(job)
+
+
+def start_of(cfg: TrainRun) -> Loaded | None:
+    """The model that a run goes on from.
+
+    Raises:
+        ConfigError: adapters or frozen parts of random weights; or a model that is not trained by steps on text.
+    """
+    if cfg.start_from is None:
+        if cfg.lora.rank or cfg.freeze:
+            key = "lora.rank" if cfg.lora.rank else "freeze"
+            raise ConfigError(f"{key}: random weights have nothing to keep; give start_from=FOLDER, a trained model")
+        return None
+    base = load(cfg.start_from)
+    if architecture(base.arch).learns != "steps":
+        raise ConfigError(f"start_from: {base.folder} holds a {base.arch}, which learns in another way")
+    return base
+
+
+def as_started(cfg: TrainRun, base: Loaded, given: Collection[str]) -> TrainRun:
+    """The run with the sizes and the tokenizer of the model it goes on from.
+
+    Raises:
+        ConfigError: others were asked for.
+    """
+    wanted = replace(cfg, model=base.config, tokenizer=replace(cfg.tokenizer, kind=str(base.folder)))
+    keys = [key for key in sorted(given) if key.startswith("model.") and cfg.model != wanted.model]
+    keys += ["tokenizer.kind"] if "tokenizer.kind" in given and cfg.tokenizer.kind != wanted.tokenizer.kind else []
+    keys += ["size"] if cfg.size else []
+    if keys:
+        raise ConfigError(f"{keys[0]}: start_from={cfg.start_from} decides it; leave it out")
+    return wanted
 
 
 def check_text(cfg: TrainRun) -> None:

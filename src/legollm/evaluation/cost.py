@@ -42,6 +42,10 @@ class Cost:
     """(K, Dh) of every layer that keeps keys and values while it generates."""
     kept_bytes: int
     """What the backward pass over a micro-batch needs of the forward pass, weights left out."""
+    n_trained: int
+    """Weights that have a gradient."""
+    frozen_flops: int = 0
+    """Of products with weights that have none, forward."""
 
     @property
     def forward_flops(self) -> int:
@@ -50,8 +54,8 @@ class Cost:
 
     @property
     def training_flops(self) -> int:
-        """Forward and backward: each product has two gradients, of one operand and of the other."""
-        return 3 * self.forward_flops
+        """Forward and backward: each product has two gradients, of one operand and of the other if it is trained."""
+        return 3 * self.forward_flops - self.frozen_flops
 
     @property
     def rule_flops(self) -> int:
@@ -85,6 +89,8 @@ def cost_of(build: Callable[[], nn.Module], seq_len: int, *, batch_size: int = 1
             attention_flops=products.without,
             kv_shapes=kv_shapes_of(model),
             kept_bytes=kept_bytes(model.train(), [text.expand(batch_size, -1) for text in texts], precision),
+            n_trained=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+            frozen_flops=products.with_frozen,
         )
 
 
@@ -117,7 +123,8 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.weights = {storage_of(parameter) for parameter in model.parameters()}
-        self.with_weights = self.without = 0
+        self.frozen = {storage_of(parameter) for parameter in model.parameters() if not parameter.requires_grad}
+        self.with_weights = self.with_frozen = self.without = 0
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -137,8 +144,10 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def count(self, left: Tensor, right: Tensor) -> None:
         """(..., n, m) @ (..., m, p) is 2 n m p."""
         flops = 2 * left.numel() * right.size(-1)
-        if self.weights & {storage_of(left), storage_of(right)}:
+        both = {storage_of(left), storage_of(right)}
+        if self.weights & both:
             self.with_weights += flops
+            self.with_frozen += flops if self.frozen & both else 0
         else:
             self.without += flops
 

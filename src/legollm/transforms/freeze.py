@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from legollm.errors import ConfigError
+from legollm.transforms.lora import one_by_one
 
 ALL_BUT_LAST = re.compile(r"all_but_last_(\d+)")
 
@@ -20,7 +21,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
         ConfigError: a pattern that matches nothing, or nothing left that learns.
     """
     names = [name for name, _ in model.named_parameters()]
-    for pattern in patterns:
+    for pattern in one_by_one(patterns):
         wanted = before_last(names, pattern)
         found = [name for name in names if any(covers(one, name) for one in wanted)]
         if not found:

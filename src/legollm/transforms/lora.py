@@ -97,7 +97,7 @@ def targets_of(model: nn.Module, cfg: LoraConfig) -> list[str]:
         ConfigError: a pattern that nothing matches, or a map that shares its weights.
     """
     maps = {name: one for name, one in model.named_modules() if type(one) in (nn.Linear, QuantizedLinear)}
-    for pattern in cfg.targets:
+    for pattern in one_by_one(cfg.targets):
         if not any(matches(name, pattern) for name in maps):
             ends = sorted({name.rpartition(".")[2] for name in maps})
             raise ConfigError(f"lora.targets: {pattern!r} matches no linear map; there are {', '.join(ends) or 'none'}")
@@ -105,8 +105,8 @@ def targets_of(model: nn.Module, cfg: LoraConfig) -> list[str]:
     names = [
         name
         for name in maps
-        if any(matches(name, pattern) for pattern in cfg.targets)
-        and not any(matches(name, pattern) for pattern in cfg.skip)
+        if any(matches(name, pattern) for pattern in one_by_one(cfg.targets))
+        and not any(matches(name, pattern) for pattern in one_by_one(cfg.skip))
         and not any(f"{name}.".startswith(f"{one}.") for one in whole)
     ]
     if not names:
@@ -127,7 +127,7 @@ def modules_of(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         ConfigError: a pattern that nothing matches.
     """
     found: list[str] = []
-    for pattern in patterns:
+    for pattern in one_by_one(patterns):
         matching = [
             name
             for name, module in model.named_modules()
@@ -138,6 +138,11 @@ def modules_of(model: nn.Module, patterns: Sequence[str]) -> list[str]:
             raise ConfigError(f"lora.also: {pattern!r} matches no module; there are {near} and what is in them")
         found += matching
     return [name for name in dict.fromkeys(found) if not any(name.startswith(f"{other}.") for other in found)]
+
+
+def one_by_one(patterns: Sequence[str]) -> list[str]:
+    """Patterns as a list; on the command line they may stand side by side with commas."""
+    return [one.strip() for pattern in patterns for one in pattern.split(",")]
 
 
 def matches(name: str, pattern: str) -> bool:
