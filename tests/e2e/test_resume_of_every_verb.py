@@ -89,8 +89,10 @@ def packed_words(folder: Path) -> list[str]:
     return [*sft_words(folder), "data.rows=packed", "data.template=plain", "train.seq_len=96"]
 
 
-def frozen_words(folder: Path) -> list[str]:
-    return [*sft_words(folder), "freeze=embed"]
+def continued_words(folder: Path) -> list[str]:
+    base = next(word for word in sft_words(folder) if word.startswith("model="))
+    text = next(word for word in train_words(folder) if word.startswith("data.source="))
+    return ["train", f"start_from={base.removeprefix('model=')}", text, "freeze=embed"]
 
 
 def base_words(folder: Path) -> list[str]:
@@ -130,7 +132,7 @@ VERBS: dict[str, Callable[[Path], list[str]]] = {
     "sft": sft_words,
     "sft of packed rows": packed_words,
     "sft with adapters": lora_words,
-    "sft of some layers": frozen_words,
+    "train from a model": continued_words,
     "grpo": grpo_words,
     "grpo with a baseline": reinforce_words,
     "ppo with adapters": ppo_words,
