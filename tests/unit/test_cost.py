@@ -19,6 +19,8 @@ from legollm.components.moe import MoE
 from legollm.components.routing import Router, Soft, TopK
 from legollm.evaluation.cost import Cost, cost_of
 from legollm.generation.cache import FullCache
+from legollm.transforms.freeze import freeze
+from legollm.transforms.lora import LoraConfig, add_lora
 from legollm.transforms.recompute import Recompute, recompute
 from tiny_models import TINY, tiny_config
 
@@ -76,6 +78,25 @@ def test_training_is_three_forward_passes(name: str) -> None:
     with FlopCounterMode(display=False) as both:
         model(*texts).sum().backward()
     assert cost.training_flops == both.get_total_flops()
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_weights_that_stand_still_have_no_gradient(rank: int) -> None:
+    """What reads the frozen embedding needs none of its input either, in the first block; that is not looked into."""
+
+    def build() -> nn.Module:
+        model = ARCHITECTURES["llama3"].build(tiny_config("llama3", n_layers=8))
+        if rank:
+            add_lora(model, LoraConfig(rank=rank))
+        freeze(model, () if rank else ("*.norm?",))
+        return model
+
+    cost, model = cost_of(build, T), build()
+    with FlopCounterMode(display=False) as both:
+        model(torch.ones(1, T, dtype=torch.long)).sum().backward()
+    assert cost.n_trained == sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert 0.95 * cost.training_flops < both.get_total_flops() <= cost.training_flops
+    assert (cost.training_flops == 3 * cost.forward_flops) == (not rank)
 
 
 @pytest.mark.parametrize("name", LEARNED)

@@ -31,6 +31,7 @@ def _each_peak_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def known(cfg: plan.PlanRun, n_rows: int, precision: str, model: Any = None) -> Peak:
         key = f"{cfg.model} {model} {cfg.optim.name} {cfg.train.seq_len} {cfg.train.grad_accum} {n_rows} {precision}"
+        key += f" {cfg.lora} {cfg.freeze}"
         if key not in PEAKS:
             PEAKS[key] = find(cfg, n_rows, precision, model)
         return PEAKS[key]
@@ -46,11 +47,27 @@ def planned(capsys: Capture, *words: str) -> dict[str, Any]:
 
 def test_gpt2_is_as_large_as_published(capsys: Capture) -> None:
     figures = planned(capsys, "model.preset=gpt2", "train.seq_len=8")
-    assert figures["parameters"] == {"total": 124_439_808, "active": 124_439_808, "looked_up": 1024 * 768}
+    assert figures["parameters"] == {
+        "total": 124_439_808,
+        "active": 124_439_808,
+        "looked_up": 1024 * 768,
+        "trained": 124_439_808,
+    }
     assert figures["weights_bytes"]["float32"] == 4 * 124_439_808
     assert figures["kv_bytes_per_token"] == {"float32": 4 * 2 * 12 * 768, "bfloat16": 2 * 2 * 12 * 768}
     assert figures["flops_per_token"]["rule_6n"] == 6 * (124_439_808 - 1024 * 768)
     assert figures["flops_per_token"]["attention"] == 12 * 2 * 2 * 8 * 768
+
+
+@pytest.mark.parametrize("words", [["lora.rank=2"], ["lora.rank=2", "lora.quantize=int4"], ["freeze=embed,blocks.0"]])
+def test_only_what_learns_has_gradients_and_is_remembered(capsys: Capture, words: list[str]) -> None:
+    whole = planned(capsys, "preset=tiny", "train.batch_size=2", "tokenizer.vocab_size=300")
+    part = planned(capsys, "preset=tiny", "train.batch_size=2", "tokenizer.vocab_size=300", *words)
+    n = part["parameters"]["trained"]
+    assert n < whole["parameters"]["trained"] == whole["parameters"]["total"]
+    assert part["training_bytes"]["gradients"] == 4 * n
+    assert 8 * n <= part["training_bytes"]["optimizer"] < 8 * n + 1024
+    assert part["peak_bytes"]["tensors"] < whole["peak_bytes"]["tensors"]
 
 
 def test_a_run_costs_its_tokens(capsys: Capture) -> None:
