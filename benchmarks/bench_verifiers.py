@@ -19,8 +19,8 @@ from legollm.data import world
 
 KIND = "larger"
 BASE = """
-    tokenizer=char model.arch=llama3 model.n_layers=2 model.n_heads=4 model.n_kv_heads=4 model.d_model=64 model.d_ff=192
-    model.max_seq_len=64 train.max_steps=1500 train.batch_size=32 train.eval_every=500 train.save_every=1500
+    tokenizer=byte model.arch=llama3 model.n_layers=2 model.n_heads=4 model.n_kv_heads=4 model.d_model=64 model.d_ff=192
+    model.max_seq_len=64 train.max_steps=800 train.batch_size=32 train.eval_every=800 train.save_every=800
     optim.lr=3e-3
 """
 JUDGE = "train.max_steps=1500 train.batch_size=64 train.eval_every=500 train.save_every=1500 optim.lr=5e-4"

@@ -26,6 +26,11 @@ TASKS = [
 ]
 CHATS = [{"prompt": f"What is {i}?", "answer": f"A number, {i}."} for i in range(20)]
 
+CHECKED = [
+    {"question": f"What is {i}?", "answer": answer, "right": answer == "A number."}
+    for i in range(30)
+    for answer in ("A number.", "A word.")
+]
 COMPARED = [
     {"prompt": f"What is {i}?", "chosen": f"A number, {i}.", "rejected": "A word." * (i % 3 + 1)} for i in range(20)
 ]
@@ -68,6 +73,11 @@ def dpo_words(folder: Path) -> list[str]:
 
 def reward_words(folder: Path) -> list[str]:
     return ["reward", f"model={small_base(folder)}", f"data.source={rows_to(folder / 'pairs.jsonl', COMPARED)}"]
+
+
+def verifier_words(folder: Path) -> list[str]:
+    source = rows_to(folder / "checked.jsonl", CHECKED)
+    return ["verifier", "train", f"model={small_base(folder)}", f"data.source={source}"]
 
 
 def lora_words(folder: Path) -> list[str]:
@@ -139,6 +149,7 @@ VERBS: dict[str, Callable[[Path], list[str]]] = {
     "dpo": dpo_words,
     "dpo with adapters": dpo_with_adapters_words,
     "reward": reward_words,
+    "verifier": verifier_words,
     "seq2seq": seq2seq_words,
     "classify": classify_words,
 }

@@ -126,6 +126,7 @@ def fit_verifier(cfg: TrainVerifierRun) -> tuple[TrainState, list[Checked]]:
         train=cfg.train,
         seed=cfg.seed,
         resume=cfg.resume,
+        counts_tokens=False,
         tokenizer_files=files,
     )
     return fit(job), val

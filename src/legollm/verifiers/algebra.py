@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from legollm.errors import VerifierError
 from legollm.verifiers.answers import final_answer, shortened
-from legollm.verifiers.arithmetic import NotArithmetic, as_typed, evaluate
+from legollm.verifiers.arithmetic import MAX_LENGTH, NotArithmetic, as_typed, evaluate
 from legollm.verifiers.verdict import RIGHT, Verdict, needed
 
 N_POINTS = 8
@@ -21,7 +21,7 @@ VARIABLE = re.compile(r"[A-Za-z]")
 
 def formula(text: str) -> str:
     """A formula as it is parsed: what stands after the last `=`, with the products that algebra leaves out."""
-    text = as_typed(final_answer(text).strip("$. ")).rpartition("=")[2].strip("$. ")
+    text = as_typed(final_answer(text)[: MAX_LENGTH + 1].strip("$. ")).rpartition("=")[2].strip("$. ")
     text = re.sub(r"\\(?:cdot|times)", "*", text).replace("{", "(").replace("}", ")")
     return re.sub(r"(?<=[\dA-Za-z)])\s*(?=[A-Za-z(])|(?<=[)A-Za-z])\s*(?=\d)", "*", text)
 

@@ -19,7 +19,7 @@ MAX_LENGTH = 400
 MAX_DEPTH = 40
 MAX_BITS = 4096
 """Of a numerator or a denominator, also on the way."""
-MAX_QUESTION = 20_000
+MAX_QUESTION = 4000
 """Characters of a question that are searched, from its end."""
 
 LITERAL = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?")
