@@ -208,8 +208,8 @@ def test_a_template_that_rewrites_the_past_is_refused() -> None:
 
 
 def test_end_of_turn() -> None:
-    assert end_of_turn(TOKENIZER) == IDS[END]
+    assert end_of_turn(TOKENIZER, CHATML) == IDS[END]
     llama = tokenizer_with(["<|endoftext|>", "<|eot_id|>"])
-    assert end_of_turn(llama) == llama.special_tokens["<|eot_id|>"]
+    assert end_of_turn(llama, CHATML) == llama.special_tokens["<|eot_id|>"]
     with pytest.raises(TokenizerError, match="no token that ends a turn"):
-        end_of_turn(CharTokenizer())
+        end_of_turn(CharTokenizer(), CHATML)

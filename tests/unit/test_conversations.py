@@ -55,6 +55,7 @@ FRIEND = [Message("user", "Correct it.\n\nfreind"), Message("assistant", "friend
         (ALPACA | {"input": ""}, [Message("user", "Correct it."), FRIEND[1]]),
         (ALPACA | {"input": None}, [Message("user", "Correct it."), FRIEND[1]]),
         (PREFERENCE, [Message("user", "Who?"), Message("assistant", "Mira")]),
+        ({"question": "Where?", "answer": "Here."}, HERE),
         (GOOD | {"verifier": "exact"}, [Message("user", GOOD["prompt"]), Message("assistant", GOOD["answer"])]),
     ],
 )
@@ -75,10 +76,11 @@ def test_a_named_format_decides_where_a_row_has_the_fields_of_two(tmp_path: Path
 
 
 SHAPES = "expected the fields of one of these: a prompt, `chosen` and `rejected`; `messages`; `conversations`; "
-SHAPES += "`instruction` and `output`; `prompt` and `answer`; found "
+SHAPES += "`instruction` and `output`; `prompt` and `answer`; `question` and `answer`; found "
 BAD_ROWS = [
-    ({"question": "Who?", "answer": "Mira"}, f"{SHAPES}question, answer"),
+    ({"query": "Who?", "answer": "Mira"}, f"{SHAPES}query, answer"),
     ({}, f"{SHAPES}nothing"),
+    ({"question": 3, "answer": "Mira"}, "question: expected text, found 3"),
     ({"prompt": "Who?", "answer": 7}, "answer: expected text, found 7"),
     ({"prompt": None, "answer": "Mira"}, "prompt: expected text, found None"),
     ({"prompt": "Who?", "answer": "\ud83c"}, "answer: holds half a surrogate pair"),

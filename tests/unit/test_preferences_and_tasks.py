@@ -86,7 +86,7 @@ def test_pairs_of_the_world_differ_only_in_what_is_answered() -> None:
 
 @pytest.mark.parametrize("name", ["tasks.jsonl", "tasks.json"])
 def test_tasks(tmp_path: Path, name: str) -> None:
-    plain = {"prompt": "Who?", "answer": "Mira"}
+    plain = {"question": "Who?", "answer": "Mira"}
     path = written(tmp_path / name, TASK, plain)
     assert list(read_tasks(path, VERIFIERS, verifier="exact")) == [
         Task("2 + 2?", "4", "number", "2 + 2?"),

@@ -49,7 +49,7 @@ def merge_folder(run: Resolved[MergeRun]) -> None:
     dissolve(lm.model, quantized=True)
     ids = special_ids(lm.base)
     if lm.chat_template:
-        ids["eos_token_id"] = end_of_turn(lm.text_side())
+        ids["eos_token_id"] = end_of_turn(lm.text_side(), lm.chat_template)
     with atomic_folder(cfg.out) as folder:
         save_hf_folder(folder, lm.arch, lm.config, lm.model, special_ids=ids)
         copy_tokenizer(text_folder(lm.folder, lm.base), folder)

@@ -17,6 +17,8 @@ from legollm.commands.run_folder import Resume, open_run
 from legollm.commands.start_from import Reference, prepare
 from legollm.components.decoder import Decoder
 from legollm.config import Resolved
+from legollm.data.chat import end_of_turn
+from legollm.data.prepare import END_OF_TEXT
 from legollm.errors import CheckpointError, ConfigError
 from legollm.evaluation.report import Chart, Curve, Section, write_report
 from legollm.training.metrics import read_rows
@@ -102,6 +104,15 @@ def reinforce(run: Resolved[Any], algorithm: Algorithm) -> None:
     print(f"next: see {cfg.run}/report.html, or legollm generate {cfg.run}/checkpoint")
 
 
+def kept_files(lm: Loaded) -> dict[str, str]:
+    """What the tokenizer's files say of the base: its template, and the token that ends an answer or a text."""
+    tokenizer = lm.text_side()
+    if lm.chat_template:
+        end = end_of_turn(tokenizer, lm.chat_template)
+        return {"chat_template": lm.chat_template, "eos": tokenizer.decode([end])}
+    return {"eos": END_OF_TEXT} if END_OF_TEXT in tokenizer.special_tokens else {}
+
+
 def job_of(cfg: Any, algorithm: Algorithm, lm: Loaded, tasks: Any, held_out: Any) -> tuple[Job, Exam]:
     """The run, put together."""
     lm.refuse_pairs()
@@ -162,7 +173,7 @@ def job_of(cfg: Any, algorithm: Algorithm, lm: Loaded, tasks: Any, held_out: Any
         counts_tokens=False,
         figures=lambda: {name: meter.latest[name] for name in SHOWN if name in meter.latest},
         title=f"{algorithm.name}: {cfg.run}",
-        tokenizer_files={"chat_template": lm.chat_template} if lm.chat_template else {},
+        tokenizer_files=kept_files(lm),
         aside=head,
         examine=exam,
         ended=lambda: too_far(meter, algorithm.cfg.kl_limit),

@@ -33,7 +33,7 @@ class ConversationConfig:
     source: str = "world"
     """A file of conversations, .jsonl or a .json list; or world: questions about stories."""
     format: FormatName = "auto"
-    """What its rows are: messages, prompt (and answer), alpaca, sharegpt, preference; auto sees it by their fields."""
+    """What its rows are: messages, prompt, question, alpaca, sharegpt, preference; auto sees it by their fields."""
     template: str | None = None
     """How they are laid out: chatml, qwen, llama3, alpaca, plain, or a file with a chat template. Null takes the
     model's own, and chatml where it has none."""

@@ -109,7 +109,7 @@ def fit_verifier(cfg: TrainVerifierRun) -> tuple[TrainState, list[Checked]]:
     start = prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed, labels=LABELS)
     files: dict[str, Any] = {}
     if template:
-        files = {"chat_template": template, "eos": tokenizer.decode([end_of_turn(tokenizer)])}
+        files = {"chat_template": template, "eos": tokenizer.decode([end_of_turn(tokenizer, template)])}
     elif END_OF_TEXT in tokenizer.special_tokens:
         files = {"eos": END_OF_TEXT}
     job = Job(

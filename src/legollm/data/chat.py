@@ -217,7 +217,7 @@ def answers(messages: Sequence[Message], text: str, render: Render) -> Iterator[
         yield len(before), len(through)
 
 
-def end_of_turn(tokenizer: Tokenizer, template: str = CHATML) -> int:
+def end_of_turn(tokenizer: Tokenizer, template: str) -> int:
     """The id with which the template ends an answer.
 
     Raises:

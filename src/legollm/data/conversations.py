@@ -5,10 +5,20 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from legollm.data.chat import Message
-from legollm.data.rows import ROLE_NAMES, fields_of, instruction_of, message, messages_of, prompt_of, rows, text
+from legollm.data.rows import (
+    ROLE_NAMES,
+    fields_of,
+    instruction_of,
+    message,
+    messages_of,
+    prompt_of,
+    question_of,
+    rows,
+    text,
+)
 from legollm.errors import DataError
 
-FormatName = Literal["auto", "messages", "prompt", "alpaca", "sharegpt", "preference"]
+FormatName = Literal["auto", "messages", "prompt", "question", "alpaca", "sharegpt", "preference"]
 
 SHAREGPT_ROLES = ROLE_NAMES | {"human": "user", "gpt": "assistant", "observation": "tool"}
 
@@ -25,7 +35,7 @@ class Format(NamedTuple):
 
 def prompt_and_answer(row: Mapping[str, Any], where: str) -> list[Message]:
     """Also the rows of tasks, whose verifier is not needed here."""
-    return [Message("user", text(row, "prompt", where)), Message("assistant", text(row, "answer", where))]
+    return [Message("user", question_of(row, where)), Message("assistant", text(row, "answer", where))]
 
 
 def alpaca(row: Mapping[str, Any], where: str) -> list[Message]:
@@ -57,6 +67,7 @@ FORMATS = {
     "sharegpt": Format(frozenset({"conversations"}), "`conversations`", sharegpt),
     "alpaca": Format(frozenset({"instruction", "output"}), "`instruction` and `output`", alpaca),
     "prompt": Format(frozenset({"prompt", "answer"}), "`prompt` and `answer`", prompt_and_answer),
+    "question": Format(frozenset({"question", "answer"}), "`question` and `answer`", prompt_and_answer),
 }
 """Tried in this order where none is named."""
 

@@ -88,6 +88,11 @@ def instruction_of(row: Mapping[str, Any], where: str) -> Message:
     return Message("user", f"{instruction}\n\n{given}" if given else instruction)
 
 
+def question_of(row: Mapping[str, Any], where: str) -> str:
+    """What is asked in one text: `prompt`, or `question`."""
+    return text(row, "question" if "question" in row and "prompt" not in row else "prompt", where)
+
+
 def prompt_of(row: Mapping[str, Any], where: str) -> list[Message]:
     """What is to be answered, from `messages`, a `prompt` of text or turns, or `instruction` and `input`.
 

@@ -3,13 +3,13 @@
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from legollm.data.rows import rows, text
+from legollm.data.rows import question_of, rows, text
 from legollm.data.world import Task
 from legollm.errors import DataError
 
 
 def read_tasks(path: Path, verifiers: Collection[str], *, verifier: str | None = None) -> Iterator[Task]:
-    """The rows of a .jsonl file or a .json list: `prompt`, `answer`, and `verifier`, which names what checks it.
+    """The rows of a .jsonl file or a .json list: `prompt` or `question`, `answer`, and `verifier`: what checks it.
 
     verifiers: the names there are. verifier: the one for rows that name none.
 
@@ -20,5 +20,5 @@ def read_tasks(path: Path, verifiers: Collection[str], *, verifier: str | None =
         named = row.get("verifier", verifier)
         if not isinstance(named, str) or named not in verifiers:
             raise DataError(f"{where}: verifier: {named!r} is none of {', '.join(sorted(verifiers))}")
-        prompt = text(row, "prompt", where)
+        prompt = question_of(row, where)
         yield Task(prompt, text(row, "answer", where), named, key=prompt)
