@@ -38,6 +38,7 @@ VERBS = {
     "demo verifiers": Verb(
         "demo_verifiers", "demo_verifiers", "errors found, tried again, and missed by verifiers that err"
     ),
+    "demo post": Verb("demo_post", "post", "small models through all of post-training, with what every stage brings"),
     "demo sinks": Verb("demo_sinks", "sinks", "a text without end, and what has to be kept of it, in a minute"),
     "tokenizer train": Verb("tokenizer", "train", "train a tokenizer on a source of text"),
     "tokenizer encode": Verb("tokenizer", "encode", "show how a tokenizer cuts a text"),

@@ -43,6 +43,14 @@ def test_the_second_try_sees_the_reason_and_no_third_is_made() -> None:
     assert [turn.role for turn in write.read[2][0]] == ["user", "assistant", "user"]
 
 
+def test_a_silent_try_is_asked_as_if_for_the_first_time() -> None:
+    write = Scripted({"2+2": ["5", "4"]})
+    task, cfg = Task("2+2", "4", "number", ""), Solving(strategy="retry", feedback="silent")
+    (solved,) = solve([task], write, always(number), always(number), cfg, max_new_tokens=5)
+    assert [one.said.text for one in solved.attempts] == ["5", "4"]
+    assert all([turn.content for turn in turns] == ["2+2"] for call in write.read for turns in call)
+
+
 def test_what_the_next_try_is_told() -> None:
     verdict = Verdict(0.0, "2 + 2 is not 5", "4")
     assert told(verdict, "none") == "That is not right. Try again."

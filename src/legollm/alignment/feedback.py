@@ -17,7 +17,7 @@ from legollm.verifiers.answers import final_answer, normal
 from legollm.verifiers.numbers import spelled, stated
 
 Strategy = Literal["retry", "best_of", "vote", "weighted"]
-Feedback = Literal["none", "reason", "correction"]
+Feedback = Literal["silent", "none", "reason", "correction"]
 
 
 class Said(NamedTuple):
@@ -50,8 +50,9 @@ class Solving:
     budget: int | None = None
     """Tokens to write for one question at most; null is no limit. A try that might not fit is not begun."""
     feedback: Feedback = "reason"
-    """strategy=retry: what the next try is told: none, only that it was wrong; reason, why; or correction, also what
-    would have been right. The last gives the answer away where the verifier knows it from a reference."""
+    """strategy=retry: what the next try is told: silent, nothing at all, the question is asked anew; none, only that it
+    was wrong; reason, why; or correction, also what would have been right. The last gives the answer away where the
+    verifier knows it from a reference."""
 
     def __post_init__(self) -> None:
         for name, kind in (("strategy", Strategy), ("feedback", Feedback)):
@@ -133,7 +134,7 @@ def goes_on(made: Sequence[Attempt], cfg: Solving, max_new_tokens: int) -> bool:
 def conversation(task: Task, made: Sequence[Attempt], cfg: Solving) -> list[Message]:
     """What the model reads: the question, and for a second try the last answer and what is said of it."""
     asked = Message("user", task.prompt)
-    if cfg.strategy != "retry" or not made:
+    if cfg.strategy != "retry" or cfg.feedback == "silent" or not made:
         return [asked]
     last = made[-1]
     return [asked, Message("assistant", last.said.text), Message("user", told(last.verdict, cfg.feedback))]

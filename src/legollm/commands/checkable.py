@@ -13,6 +13,7 @@ from legollm.data import world
 from legollm.data.chat import Message, encode_chat
 from legollm.data.tasks import read_tasks
 from legollm.data.world import Task
+from legollm.data.world.truth import asked
 from legollm.errors import ConfigError, ContextError, DataError
 from legollm.generation.cache import GenerativeModel
 from legollm.generation.complete import Decoding
@@ -85,7 +86,7 @@ def encoded(tasks: Sequence[Task], tokenizer: Tokenizer, template: str | None, r
     """
     found = []
     for task in tasks:
-        turns = [Message("user", task.prompt)]
+        turns = [Message("user", asked(task.prompt))]
         ids = (
             encode_chat(tokenizer, turns, template, add_generation_prompt=True)
             if template

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
-from legollm.alignment.drift import drift_of
+from legollm.alignment.drift import Drift, drift_of
 from legollm.alignment.pairs import Pair, by_length, encode_pair, pair_batch, with_strangers
 from legollm.alignment.preferences import PreferenceConfig, PreferenceLoss
 from legollm.alignment.reference import Known, log_probs_of, reference_of, with_reference
@@ -62,8 +63,13 @@ def dpo(run: Resolved[DpoRun]) -> None:
     cfg = run.value
     state, val, precision = prefer(cfg)
     print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} pairs, {state.seconds:.0f} s of training")
-    for line in outcome(cfg, val, precision):
-        print(line)
+    found, each = outcome_of(cfg, val, precision), " for each token" if cfg.dpo.divides else ""
+    print(f"held-out pairs: the preferred answer is likelier{each} in {found.before:.1%} -> {found.after:.1%}")
+    if drift := found.drift:
+        print(
+            f"divergence from the start: {drift.nats:.2f} nats per answer, over {drift.n_answers} answers of "
+            f"{drift.n_tokens / drift.n_answers:.1f} tokens"
+        )
     print(f"next: legollm chat {cfg.run}/checkpoint")
 
 
@@ -126,26 +132,30 @@ def compared_with(cfg: DpoRun, start: Start, train: Sequence[Pair], val: Sequenc
     )
 
 
-def outcome(cfg: DpoRun, val: Sequence[Pair], precision: Precision) -> list[str]:
-    """What the run changed: which answers are likelier now, and how far the model went for it."""
+class Outcome(NamedTuple):
+    """What a run changed."""
+
+    before: float
+    """The share of held-out pairs whose preferred answer was the likelier one."""
+    after: float
+    drift: Drift | None
+    """How far the model went for it; None where it was not asked to answer."""
+
+
+def outcome_of(cfg: DpoRun, val: Sequence[Pair], precision: Precision) -> Outcome:
+    """val: with what the model thought of them at the start."""
     tuned = load(cfg.run)
     model = tuned.model.to(pick_device(cfg.train.device))
     max_len = tuned.config.max_seq_len
     sizes = {"batch_size": cfg.train.batch_size, "max_len": max_len}
-    after = with_reference(val, log_probs_of(model, val, **sizes, precision=precision))
-    before_share, after_share = (share_preferred(pairs, cfg.dpo.divides) for pairs in (val, after))
-    each = " for each token" if cfg.dpo.divides else ""
-    lines = [f"held-out pairs: the preferred answer is likelier{each} in {before_share:.1%} -> {after_share:.1%}"]
+    later = with_reference(val, log_probs_of(model, val, **sizes, precision=precision))
+    before, after = (share_preferred(pairs, cfg.dpo.divides) for pairs in (val, later))
     prompts = [pair.prompt for pair in val if len(pair.prompt) + ANSWER_TOKENS <= max_len][: cfg.n_answers]
-    if prompts:
-        has_start = cfg.lora.rank and not cfg.lora.also
-        start = None if has_start else load(cfg.model).model.to(next(model.parameters()).device)
-        drift = drift_of(tuned, start, prompts, seed=cfg.seed, max_new_tokens=ANSWER_TOKENS)
-        lines.append(
-            f"divergence from the start: {drift.nats:.2f} nats per answer, over {drift.n_answers} answers of "
-            f"{drift.n_tokens / drift.n_answers:.1f} tokens"
-        )
-    return lines
+    if not prompts:
+        return Outcome(before, after, None)
+    has_start = cfg.lora.rank and not cfg.lora.also
+    start = None if has_start else load(cfg.model).model.to(next(model.parameters()).device)
+    return Outcome(before, after, drift_of(tuned, start, prompts, seed=cfg.seed, max_new_tokens=ANSWER_TOKENS))
 
 
 def share_preferred(pairs: Sequence[Pair], divides: bool) -> float:

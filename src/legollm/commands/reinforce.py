@@ -23,7 +23,7 @@ from legollm.errors import CheckpointError, ConfigError
 from legollm.evaluation.report import Chart, Curve, Section, write_report
 from legollm.training.metrics import read_rows
 from legollm.training.optim import OptimConfig
-from legollm.training.train import TrainConfig
+from legollm.training.train import TrainConfig, TrainState
 from legollm.transforms.lora import LoraConfig
 
 CHARTS: Mapping[str, tuple[str, str]] = {
@@ -85,9 +85,32 @@ class Algorithm:
     baseline: RunningBaseline | None = None
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What a run came to."""
+
+    state: TrainState
+    n_held_out: int
+    before: float
+    """The share of held-out prompts that was answered right at the first look."""
+    after: float
+    early: str | None
+    """Why it ended before its time, if it did."""
+
+
 def reinforce(run: Resolved[Any], algorithm: Algorithm) -> None:
     """Train, say how it went, and leave `report.html` in the run's folder."""
     cfg = run.value
+    done = learn(cfg, algorithm)
+    print(f"{cfg.run}: {done.state.step} steps, {done.state.seconds:.0f} s of training")
+    if done.early:
+        print(f"ended at step {done.state.step}: {done.early}")
+    print(f"right on {done.n_held_out} held-out prompts: {done.before:.1%} before, {done.after:.1%} after")
+    print(f"next: see {cfg.run}/report.html, or legollm generate {cfg.run}/checkpoint")
+
+
+def learn(cfg: Any, algorithm: Algorithm) -> Learned:
+    """The whole run of a configuration, its report included."""
     tasks, held_out = tasks_of(cfg.data)
     open_run(cfg.run, cfg, cfg.resume)
     job, exam = job_of(cfg, algorithm, load(cfg.model), tasks, held_out)
@@ -97,11 +120,7 @@ def reinforce(run: Resolved[Any], algorithm: Algorithm) -> None:
     if not exam.said:  # nothing was left to do
         exam(load(cfg.run).model)
     report(cfg.run, algorithm.name, rows, exam)
-    print(f"{cfg.run}: {state.step} steps, {state.seconds:.0f} s of training")
-    if early := job.ended():
-        print(f"ended at step {state.step}: {early}")
-    print(f"right on {len(held_out)} held-out prompts: {before:.1%} before, {after:.1%} after")
-    print(f"next: see {cfg.run}/report.html, or legollm generate {cfg.run}/checkpoint")
+    return Learned(state, len(held_out), before, after, job.ended())
 
 
 def kept_files(lm: Loaded) -> dict[str, str]:

@@ -109,6 +109,19 @@ def solve_questions(run: Resolved[SolveRun]) -> None:
     legollm solve model=runs/demo source=sums.jsonl verifier=arithmetic strategy=best_of n=8
     """
     cfg = run.value
+    solved = answers_of(cfg)
+    figures = figures_of(solved)
+    write_report(cfg.run / "report.html", f"Answers of {cfg.model}", sections_of(solved, cfg, figures))
+    if cfg.json:
+        print(json.dumps(figures, indent=1))
+        return
+    for name, value in figures.items():
+        print(f"{name.replace('_', ' '):<20}{f'{value:,}' if isinstance(value, int) else value}")
+    print(f"{'look at':<20}{cfg.run / 'report.html'}")
+
+
+def answers_of(cfg: SolveRun) -> list[Solved]:
+    """The questions with all their answers, which are also left in results.jsonl."""
     lm = load(cfg.model, engine=cfg.engine)
     lm.refuse_pairs()
     tasks, more = questions_of(cfg, chat=lm.chat_template is not None)
@@ -122,14 +135,7 @@ def solve_questions(run: Resolved[SolveRun]) -> None:
         max_new_tokens=cfg.max_new_tokens,
     )
     write_whole(cfg.run / "results.jsonl", json_lines([row_of(one) for one in solved]))
-    figures = figures_of(solved)
-    write_report(cfg.run / "report.html", f"Answers of {cfg.model}", sections_of(solved, cfg, figures))
-    if cfg.json:
-        print(json.dumps(figures, indent=1))
-        return
-    for name, value in figures.items():
-        print(f"{name.replace('_', ' '):<20}{f'{value:,}' if isinstance(value, int) else value}")
-    print(f"{'look at':<20}{cfg.run / 'report.html'}")
+    return solved
 
 
 def questions_of(cfg: SolveRun, *, chat: bool) -> tuple[list[Task], dict[str, Verifier]]:

@@ -88,8 +88,7 @@ def train_verifier(run: Resolved[TrainVerifierRun]) -> None:
     """
     cfg = run.value
     state, val = fit_verifier(cfg)
-    lm = load(cfg.run)
-    scores, labels = chances(lm.model, val), [bool(one.label) for one in val]
+    scores, labels = chances(load(cfg.run).model, val), [bool(one.label) for one in val]
     agrees = sum((score >= 0.5) == label for score, label in zip(scores, labels, strict=True))
     print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} answers, {state.seconds:.0f} s of training")
     print(f"held-out answers: AUC {auc(scores, labels):.3f}, judged as they are {share(agrees, len(val))}")

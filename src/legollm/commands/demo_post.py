@@ -1,0 +1,346 @@
+"""`legollm demo post`: small models through all of post-training, with what every stage brought.
+
+Stories: a base has read them; it learns to answer questions, and then which of two answers is the better one. Sums: a
+model that saw some worked additions learns the others from rewards alone, with groups of answers (GRPO) and with a
+value for each token (PPO); and its answers are checked, voted on and tried again. Everything that has a seed is done
+several times over, because one run of a small model says little.
+
+Each stage is the verb of its name, with its own folder: what is there is not done again.
+"""
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from legollm.alignment.judges import chances
+from legollm.alignment.rollouts import SamplerConfig
+from legollm.architectures.qwen3 import Qwen3Config
+from legollm.checkpoints.loading import load
+from legollm.commands import grpo, ppo
+from legollm.commands.checkable import Exam, TaskConfig, encoded, tasks_of
+from legollm.commands.demo import ANSWERING, DemoRun, item_of
+from legollm.commands.dpo import DpoRun, outcome_of, prefer
+from legollm.commands.grpo import GrpoRun
+from legollm.commands.material import TokenizerConfig
+from legollm.commands.ppo import PpoRun
+from legollm.commands.reinforce import learn
+from legollm.commands.run_folder import open_run
+from legollm.commands.sft import SftRun, finetune
+from legollm.commands.solve import SolveRun, answers_of, row_of
+from legollm.commands.train import TrainRun, pretrain
+from legollm.commands.train_verifier import CheckedConfig, TrainVerifierRun, fit_verifier
+from legollm.config import Resolved
+from legollm.data import world
+from legollm.errors import ConfigError
+from legollm.evaluation.intervals import auc, mean_interval
+from legollm.evaluation.questions import answer_all
+from legollm.evaluation.report import Chart, Curve, Section, write_report
+from legollm.training.metrics import read_rows
+from legollm.training.optim import OptimConfig
+from legollm.training.train import TrainConfig
+from legollm.whole_file import write_whole
+
+AS_IN_THE_DEMO = ("data", "tokenizer", "model", "optim", "train", "echo_steps")
+SUMS = TaskConfig(source="world:add", difficulty=2)
+"""Two-digit additions; those to measure with are never learned from."""
+SUM_TOKENS = 5
+"""Of an answer to one, at most: three digits, a space and the end of the line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostRun:
+    """The lab's parts; all of them can be changed."""
+
+    run: Path = Path("runs/post")
+    """Folder of all runs and of the report."""
+    seed: int = 1337
+    """The first seed; the next ones follow it."""
+    seeds: int = 3
+    """How often all is done but the base that reads stories."""
+    n_questions: int = 200
+    """Held-out questions about stories, and as many held-out sums."""
+    n_sampled: int = 1500
+    """Sums to which the supervised model gives eight answers each, for the verifier to learn from."""
+    base: TrainRun = field(
+        default_factory=lambda: TrainRun(**{name: getattr(DemoRun(), name) for name in AS_IN_THE_DEMO})
+    )
+    """Of stories, as in `legollm demo`."""
+    sft: SftRun = field(default_factory=lambda: DemoRun().sft)
+    dpo: DpoRun = field(default_factory=lambda: DpoRun(optim=OptimConfig(lr=3e-4, warmup_steps=10, weight_decay=0.0)))
+    taught: TrainRun = field(
+        default_factory=lambda: TrainRun(
+            tokenizer=TokenizerConfig(kind="char"),
+            model=Qwen3Config(d_model=96, n_layers=3, n_heads=4, n_kv_heads=2, d_head=32, d_ff=256, max_seq_len=64),
+            optim=OptimConfig(lr=2e-3, schedule="constant", warmup_steps=100),
+            train=TrainConfig(max_steps=1260, batch_size=32, eval_every=420, save_every=420, precision="float32"),
+        )
+    )
+    """Of sums with their answers; ended early, while it still gets most of them wrong."""
+    grpo: GrpoRun = field(default_factory=lambda: GrpoRun(sampler=SamplerConfig(max_new_tokens=SUM_TOKENS)))
+    ppo: PpoRun = field(default_factory=lambda: PpoRun(sampler=SamplerConfig(max_new_tokens=SUM_TOKENS)))
+    verifier: TrainVerifierRun = field(
+        default_factory=lambda: TrainVerifierRun(
+            data=CheckedConfig(source=Path("samples.jsonl")), train=TrainConfig(max_steps=400, batch_size=64)
+        )
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "n_questions", "n_sampled"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: must be at least 1, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one stage came to, of one seed."""
+
+    stage: str
+    right: float | None = None
+    """The share of held-out questions, 0 to 1."""
+    seconds: float = 0.0
+    more: str = ""
+    """Figures of this stage alone."""
+
+
+def post(run: Resolved[PostRun]) -> None:
+    """Base -> SFT -> DPO on stories; supervised -> GRPO, PPO, verify and retry on sums; with intervals over seeds.
+
+    legollm demo post
+    legollm demo post seeds=1 run=runs/quick
+    """
+    cfg = run.value
+    print(f"legollm demo post: {cfg.seeds} seeds; folder {cfg.run}", flush=True)
+    began = time.perf_counter()
+    base = replace(cfg.base, run=cfg.run / "base", seed=cfg.seed)
+    open_run(base.run, base, "auto")
+    pretrain(base, title="the base")
+    took = remembered(base.run / "seconds.json", time.perf_counter() - began)
+    table: list[list[Row]] = []
+    for number in range(cfg.seeds):
+        print(f"\nseed {cfg.seed + number}", flush=True)
+        lab = Lab(cfg, cfg.seed + number)
+        lab.rows.append(Row("stories: base", questions_right(base.run, cfg), took))
+        lab.stories(base.run)
+        lab.sums()
+        table.append(lab.rows)
+        show(table)
+    write_report(cfg.run / "report.html", "legollm demo post", sections(cfg, table))
+    write_whole(cfg.run / "results.json", json.dumps([[vars(row) for row in rows] for rows in table], indent=1) + "\n")
+    print(f"report: {cfg.run / 'report.html'}   ({time.perf_counter() - began:.0f} s)")
+
+
+class Lab:
+    """All stages of one seed."""
+
+    def __init__(self, cfg: PostRun, seed: int) -> None:
+        self.cfg, self.seed, self.folder = cfg, seed, cfg.run / str(seed)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.rows: list[Row] = []
+
+    def stage(self, name: str, do: Callable[[Path], str], right: Callable[[Path, PostRun], float]) -> Path:
+        """Do one stage -> its folder."""
+        print(f"  {name}", flush=True)
+        began, where = time.perf_counter(), self.folder / name.split()[-1]
+        more = do(where)
+        took = remembered(where / "seconds.json", time.perf_counter() - began)
+        self.rows.append(Row(name, right(where, self.cfg), took, more))
+        return where
+
+    def stories(self, base: Path) -> None:
+        cfg, seed = self.cfg, self.seed
+
+        def tune(where: Path) -> str:
+            finetune(replace(cfg.sft, model=base, run=where, seed=seed))
+            return ""
+
+        def compare(where: Path) -> str:
+            settings = replace(cfg.dpo, model=sft, run=where, seed=seed)
+            _, val, precision = prefer(settings)
+            found = outcome_of(settings, val, precision)
+            nats = found.drift.nats if found.drift else math.nan
+            return f"preferred answers likelier {found.before:.0%} -> {found.after:.0%}, {nats:.1f} nats away"
+
+        sft = self.stage("stories: sft", tune, questions_right)
+        self.stage("stories: dpo", compare, questions_right)
+
+    def sums(self) -> None:
+        cfg, seed = self.cfg, self.seed
+
+        def teach(where: Path) -> str:
+            tasks, _ = tasks_of(replace(SUMS, n_val=1))
+            text = self.folder / "sums.txt"
+            write_whole(text, "".join(f"{task.prompt} {task.answer}\n" for task in tasks))
+            settings = replace(cfg.taught, run=where, seed=seed, data=replace(cfg.taught.data, source=str(text)))
+            open_run(where, settings, "auto")
+            pretrain(settings, title="sums")
+            return ""
+
+        def reward(own: GrpoRun | PpoRun) -> Callable[[Path], str]:
+            def do(where: Path) -> str:
+                settings = replace(own, model=taught, run=where, seed=seed, data=SUMS)
+                verb = grpo if isinstance(settings, GrpoRun) else ppo
+                done = learn(settings, verb.algorithm_of(settings))
+                return f"{done.before:.0%} -> {done.after:.0%}" + (f", ended early: {done.early}" if done.early else "")
+
+            return do
+
+        taught = self.stage("sums: taught", teach, sums_right)
+        self.stage("sums: grpo", reward(cfg.grpo), sums_right)
+        self.stage("sums: ppo", reward(cfg.ppo), sums_right)
+        self.rows += verified(cfg, taught, self.folder, seed)
+
+
+def sample(cfg: PostRun, model: Path, path: Path, seed: int) -> None:
+    """Sums with eight answers of the model each, as a file."""
+    if path.exists():
+        return
+    tasks, _ = tasks_of(replace(SUMS, n_tasks=cfg.n_sampled, n_val=1))
+    settings = SolveRun(
+        model=model,
+        run=path.parent / "samples",
+        source=str(path.with_suffix(".tasks.jsonl")),
+        strategy="vote",
+        n=8,
+        n_questions=cfg.n_sampled,
+        temperature=1.0,
+        max_new_tokens=SUM_TOKENS,
+        seed=seed,
+    )
+    write_rows(Path(settings.source), [task_row(task) for task in tasks])
+    write_rows(path, [row_of(one) for one in answers_of(settings)])
+
+
+def task_row(task: world.Task) -> dict[str, str]:
+    return {"prompt": task.prompt, "answer": task.answer, "verifier": task.verifier}
+
+
+def verified(cfg: PostRun, model: Path, folder: Path, seed: int) -> list[Row]:
+    """What the fine-tuned model comes to if its answers are checked, with tokens as the price."""
+    judge = folder / "verifier"
+    print("  sums: verifier", flush=True)
+    began, samples = time.perf_counter(), folder / "samples.jsonl"
+    sample(cfg, model, samples, seed)
+    settings = replace(cfg.verifier, model=model, run=judge, seed=seed, data=CheckedConfig(source=samples))
+    _, val = fit_verifier(settings)
+    took = remembered(judge / "seconds.json", time.perf_counter() - began)
+    write_rows(folder / "held-out.jsonl", [task_row(task) for task in held_out_sums(cfg)])
+    area = auc(chances(load(judge).model, val), [bool(one.label) for one in val])
+    rows = [Row("sums: verifier", seconds=took, more=f"AUC {area:.3f}")]
+    plain = SolveRun(
+        model=model,
+        source=str(folder / "held-out.jsonl"),
+        n_questions=cfg.n_questions,
+        temperature=1.0,
+        max_new_tokens=SUM_TOKENS,
+        seed=seed,
+        n=8,
+        tries=4,
+    )
+    ways = {
+        "sums: taught, majority of 8": replace(plain, strategy="vote"),
+        "sums: taught, best of 8 by verifier": replace(plain, strategy="best_of", verifier=str(judge)),
+        "sums: taught, 4 tries, each checked": replace(plain, strategy="retry", verifier="number", feedback="silent"),
+    }
+    for name, way in ways.items():
+        began = time.perf_counter()
+        solved = answers_of(way)
+        seconds = time.perf_counter() - began
+        if not any(row.stage == "sums: taught, one try" for row in rows):
+            first = sum(one.attempts[0].is_right for one in solved) / len(solved)
+            rows.append(Row("sums: taught, one try", first))
+        rows.append(Row(name, sum(one.answer.is_right for one in solved) / len(solved), seconds))
+    return rows
+
+
+def questions_right(model: Path, cfg: PostRun) -> float:
+    """The share of held-out questions of one step that a model answers right, greedily."""
+
+    def look() -> float:
+        lm = load(model)
+        plenty = 400 * cfg.n_questions
+        questions = list(islice(world.questions(cfg.seed, 0, plenty, max_steps=1, split="val"), cfg.n_questions))
+        items = [item_of(lm, question) for question in questions]
+        answered = answer_all(lm.writer, lm.text_side(), items, **ANSWERING, stop_ids=lm.stop_ids())
+        return sum(one.is_right for one in answered) / len(answered)
+
+    return remembered(model / "accuracy.json", look)
+
+
+def sums_right(model: Path, cfg: PostRun) -> float:
+    """The share of held-out sums."""
+
+    def look() -> float:
+        lm, tasks = load(model), held_out_sums(cfg)
+        prompts = encoded(tasks, lm.text_side(), lm.chat_template, lm.config.max_seq_len - SUM_TOKENS)
+        exam = Exam(tasks, prompts, lm.text_side(), max_new_tokens=SUM_TOKENS, stop=("\n",), stop_ids=lm.stop_ids())
+        return exam(lm.model)["val_accuracy"]
+
+    return remembered(model / "accuracy.json", look)
+
+
+def held_out_sums(cfg: PostRun) -> list[world.Task]:
+    return tasks_of(replace(SUMS, n_val=cfg.n_questions, n_tasks=1))[1]
+
+
+def remembered(path: Path, found: float | Callable[[], float]) -> float:
+    """A number that is kept: later calls find everything done, and what it took or came to is what it was."""
+    if path.exists():
+        return float(json.loads(path.read_text(encoding="utf-8")))
+    value = found() if callable(found) else found
+    write_whole(path, f"{value}\n")
+    return value
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def show(table: Sequence[Sequence[Row]]) -> None:
+    """The table so far: mean and half of the interval over the seeds."""
+    print(f"\n  {'held-out questions':36}{'right':>15}{'minutes':>9}")
+    for name, right, minutes, more in summary(table):
+        print(f"  {name:36}{right:>15}{minutes:>9}  {more}", flush=True)
+
+
+def summary(table: Sequence[Sequence[Row]]) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for same in zip(*table, strict=True):
+        right = spelled([row.right for row in same if row.right is not None])
+        minutes = statistics.mean(row.seconds for row in same) / 60
+        rows.append((same[0].stage, right, f"{minutes:.1f}" if minutes else "", same[-1].more))
+    return rows
+
+
+def spelled(shares: Sequence[float]) -> str:
+    """Mean and half of the 95 % interval over seeds."""
+    if not shares:
+        return ""
+    mean, half = mean_interval(shares)
+    return f"{mean:.1%}" + (f" +- {100 * half:.1f}" if len(shares) > 1 else "")
+
+
+def sections(cfg: PostRun, table: Sequence[Sequence[Row]]) -> list[Section]:
+    """The page: the table, and how rewards and held-out accuracy went."""
+    found = [
+        Section(
+            "What each stage came to",
+            f"The share of {cfg.n_questions} held-out questions about stories, and of as many two-digit additions, "
+            f"that is answered right: mean over {len(table)} seeds, with its 95 % interval.",
+            header=("stage", "right", "minutes", "the last seed"),
+            rows=summary(table),
+        )
+    ]
+    for name in ("grpo", "ppo"):
+        curves = []
+        for number in range(len(table)):
+            rows = read_rows(cfg.run / str(cfg.seed + number) / name / "metrics.jsonl")
+            points = [(float(row["step"]), float(row["val_accuracy"])) for row in rows if "val_accuracy" in row]
+            curves.append(Curve(f"seed {cfg.seed + number}", points))
+        found.append(Section(name, chart=Chart("held-out sums answered right", "step", "share", curves)))
+    return found
