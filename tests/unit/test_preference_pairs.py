@@ -11,7 +11,7 @@ from legollm.alignment import reference as reference_module
 from legollm.alignment.pairs import Pair, encode_pair, pair_batch, scored_batch, with_strangers
 from legollm.alignment.reference import log_probs_of, reference_of, with_reference
 from legollm.commands.preference_data import PairConfig, preferences_of
-from legollm.data.chat import SPECIAL_TOKENS, Message
+from legollm.data.chat import SPECIAL_TOKENS, Message, encode_chat
 from legollm.data.preferences import Preference
 from legollm.data.templates import CHATML
 from legollm.errors import CheckpointError, ConfigError, DataError
@@ -38,6 +38,7 @@ def test_only_the_last_answer_is_compared_and_it_ends_with_its_turn() -> None:
     words = tokenizer()
     pair = encode_pair(Preference(turns, "2", "three"), words, CHATML, 200)
     assert words.decode(pair.prompt).endswith("two<|im_end|>\n<|im_start|>assistant\n")
+    assert pair.prompt == encode_chat(words, turns, CHATML, add_generation_prompt=True)
     assert [words.decode(answer) for answer in pair.answers] == ["2<|im_end|>", "three<|im_end|>"]
     with pytest.raises(DataError, match="ends with 'two' has"):
         encode_pair(Preference(turns, "2", "three"), words, CHATML, len(pair.prompt) + 2)
@@ -91,6 +92,12 @@ def test_the_reference_is_computed_once(tmp_path: Path, monkeypatch: pytest.Monk
         reference_of(tmp_path, model, {"train": PAIRS[:2], "val": PAIRS[:1]}, base="a", is_resumed=True, **SIZES)
     with pytest.raises(CheckpointError, match="not of this run's base;"):
         reference_of(tmp_path, model, {"val": PAIRS[:1]}, base="b", is_resumed=True, **SIZES)
+    (tmp_path / "gone").mkdir()
+    with pytest.raises(CheckpointError, match="is gone"):
+        reference_of(tmp_path / "gone", model, {"val": PAIRS[:1]}, base="a", is_resumed=True, **SIZES)
+    (tmp_path / "gone" / "reference.safetensors").write_bytes(b"no such thing")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        reference_of(tmp_path / "gone", model, {"val": PAIRS[:1]}, base="a", is_resumed=True, **SIZES)
     monkeypatch.undo()
     other = reference_of(
         tmp_path, tiny_model("llama3", seed=1), {"val": PAIRS[:1]}, base="b", is_resumed=False, **SIZES

@@ -66,8 +66,12 @@ def reference_of(
     found = read(path)
     if found and all(found[0].get(key) == value for key, value in about.items()):
         return Known(cast(Precision, found[0]["precision"]), found[1])
-    if is_resumed:
-        changed = [key for key, value in about.items() if not found or found[0].get(key) != value]
+    if is_resumed and not found:
+        raise CheckpointError(
+            f"{path}: is gone, and the run has learned from it already; put it back, or give run=ANOTHER_FOLDER"
+        )
+    if is_resumed and found:
+        changed = [key for key, value in about.items() if found[0].get(key) != value]
         raise CheckpointError(
             f"{path}: not of this run's {' and '.join(changed)}; put back what the run was started with, or give "
             "run=ANOTHER_FOLDER"
