@@ -26,10 +26,14 @@ from legollm.architectures.scored import last_scores, with_scores
 from legollm.checkpoints.loading import Loaded, load
 from legollm.checkpoints.state import save_model
 from legollm.cli import main
+from legollm.commands.solve import ModelWriter
 from legollm.commands.train_verifier import Answer, CheckedConfig, read_answers, split_answers
+from legollm.data.chat import Message
 from legollm.data.templates import CHATML
 from legollm.errors import CheckpointError, DataError
 from legollm.evaluation.intervals import auc, share
+from legollm.generation.complete import Decoding
+from legollm.generation.sampling import Sampling
 from legollm.tokenizers import ByteTokenizer
 
 Capture = pytest.CaptureFixture[str]
@@ -102,6 +106,19 @@ def test_of_a_file_the_world_knows_nothing(folder: Path, tmp_path: Path, capsys:
     file = written(tmp_path / "sums.jsonl", {"prompt": "1 + 1 =", "answer": "2", "verifier": "number"})
     assert main(["solve", f"model={folder}", f"source={file}", "verifier=world", *SOLVE]) == 2
     assert "knows only its own questions" in capsys.readouterr().err
+
+
+def test_a_second_try_is_a_conversation_or_a_text_that_asks_again() -> None:
+    turns = [Message("user", "2+2"), Message("assistant", "5"), Message("user", "That is not right. Try again.")]
+    plain, chat = ByteTokenizer(), ByteTokenizer()
+    chat.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    base = ModelWriter(Loaded(Opinion(), plain, TINY, "gpt2", Path()), Sampling(), Decoding())
+    assert plain.decode(base.prompt_of(turns[:1])) == "2+2"
+    assert plain.decode(base.prompt_of(turns)) == "2+2 5\nThat is not right. Try again.\n2+2"
+    tuned = ModelWriter(Loaded(Opinion(), chat, TINY, "gpt2", Path(), chat_template=CHATML), Sampling(), Decoding())
+    said = chat.decode(tuned.prompt_of(turns))
+    assert said.count("<|im_start|>") == 4
+    assert "user\nThat is not right. Try again.<|im_end|>\n<|im_start|>assistant\n" in said
 
 
 @pytest.mark.parametrize("verifier", ["self", "world"])

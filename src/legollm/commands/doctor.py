@@ -12,7 +12,7 @@ from legollm.verifiers.sandbox import NEEDED, RINGS, level, missing_rings, run_c
 LEVELS = {
     "full": "all rings: code is run, and may write into a small file system of its own",
     "fenced": "no namespaces: code is run, and nothing can be written",
-    "none": "code is not run, unless allow_unsandboxed_code=true says so",
+    "none": "code is not run, unless sandbox.allow_unsandboxed_code=true says so",
 }
 
 

@@ -90,7 +90,7 @@ def refusal(missing: Mapping[str, str]) -> str:
     found = "; ".join(dict.fromkeys(missing.values()))
     return (
         f"this machine cannot fence in code that a model wrote ({found}), so it is not run; use Linux 5.13 or newer on "
-        "x86-64, or where it is Linux and thrown away afterwards, set allow_unsandboxed_code=true"
+        "x86-64, or where it is Linux and thrown away afterwards, set sandbox.allow_unsandboxed_code=true"
     )
 
 
