@@ -5,6 +5,7 @@ Where the kernel lacks the fence, there is nothing to get out of: then all that 
 
 import os
 import socket
+import sysconfig
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -57,6 +58,12 @@ def test_an_error_in_the_code_is_that_of_every_case() -> None:
     assert run_code("import os\nos._exit(0)", ["1"]).stopped == "the code ended the interpreter"
 
 
+def installed() -> Path:
+    """A file of a package that lies beside the standard library; our own source where there is none."""
+    beside = Path(sysconfig.get_path("stdlib")) / "site-packages"
+    return next(beside.rglob("*.py"), Path(legollm.__file__))
+
+
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
     """Things that are worth reaching: a secret file, an open descriptor of it, servers that count who calls."""
@@ -79,6 +86,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, obje
             "folder": str(folder),
             "port": tcp.getsockname()[1],
             "source": legollm.__file__,
+            "package": str(installed()),
             "home": str(Path.home()),
         }
     os.close(descriptor)
@@ -136,6 +144,7 @@ PROBES = {
     "secret": "read('SECRET')",
     "by dots": "read('../../../../..SECRET')",
     "own source": "read('SOURCE')",
+    "installed package": "read('PACKAGE')",
     "fence": "read(sys.argv[0])",
     "temporary files": "do('os.listdir(\"/tmp\")')",
     "own environment": "read('/proc/self/environ')",
