@@ -28,7 +28,7 @@ def answers_section(title: str, rows: Sequence[Answered]) -> Section:
         (
             row.question,
             row.answer,
-            row.verdict.text,
+            row.verdict.text if row.verdict.is_right or row.verdict.correction else "incorrect",
             "" if row.verdict.is_right else row.verdict.reason,
             *((("right" if row.is_right else "wrong"),) if judged else ()),
         )

@@ -115,8 +115,8 @@ def solve_questions(run: Resolved[SolveRun]) -> None:
     if cfg.json:
         print(json.dumps(figures, indent=1))
         return
-    for name, value in figures.items():
-        print(f"{name.replace('_', ' '):<20}{f'{value:,}' if isinstance(value, int) else value}")
+    for name, value in shown(figures):
+        print(f"{name:<20}{value}")
     print(f"{'look at':<20}{cfg.run / 'report.html'}")
 
 
@@ -197,6 +197,11 @@ def figures_of(solved: Sequence[Solved]) -> dict[str, str | int]:
     }
 
 
+def shown(figures: dict[str, str | int]) -> list[tuple[str, str]]:
+    """Names and values as a reader likes them."""
+    return [(name.replace("_", " "), f"{n:,}" if isinstance(n, int) else n) for name, n in figures.items()]
+
+
 def sections_of(solved: Sequence[Solved], cfg: SolveRun, figures: dict[str, str | int]) -> list[Section]:
     """The page: figures, accuracy by the number of answers, and each question with its answers."""
     by_k = accuracy_at(solved, cfg.strategy)
@@ -210,10 +215,9 @@ def sections_of(solved: Sequence[Solved], cfg: SolveRun, figures: dict[str, str 
     return [
         Section(
             "What it came to",
-            f"strategy {cfg.strategy}, verifier {judge}. `chosen` is the answer that counts, `any` whether one of them "
-            "is right.",
+            f"Strategy {cfg.strategy}, verifier: {judge}. The curves: the chosen answer is right, any of them is.",
             chart=chart,
-            rows=[(name.replace("_", " "), str(value)) for name, value in figures.items()],
+            rows=shown(figures),
         ),
         answers_section("Every answer", rows),
     ]
