@@ -52,7 +52,7 @@ def test_real_instructions_that_were_held_out_are_answered_better(tmp_path: Path
     source = shared_data / "tasks" / "instruction-data.json"
     every = list(read_conversations(source))
     text = "\n\n".join("\n".join(message.content for message in chat) for chat in every[:1000])
-    more = ["tokenizer.vocab_size=512", "train.max_steps=50", "train.batch_size=8", "model.max_seq_len=256"]
+    more = ["tokenizer.vocab_size=512", "train.max_steps=60", "train.seq_len=64", "model.max_seq_len=256"]
     model = base(tmp_path, text, *more, "optim.lr=0.003", "train.eval_every=0")
     words = [f"model={model}", f"data.source={source}", f"run={tmp_path / 'sft'}", *LOOP.split()]
     run(

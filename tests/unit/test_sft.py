@@ -33,6 +33,16 @@ def test_the_prompt_is_never_a_target_and_the_answer_always() -> None:
     assert NextToken().n_terms(Batch(tokens, targets)) == 3
 
 
+def test_the_token_that_pads_is_still_learned_where_it_ends_an_answer() -> None:
+    """Columns are filled up with id 0, which may as well be the end of a text."""
+    ends = [Example([5, 6, 0], [False, True, True]), Example([7, 0, 8, 3, 0], [False, False, False, True, True])]
+    tokens, targets = padded(ends)
+    assert tokens.tolist() == [[5, 6, 0, 0], [7, 0, 8, 3]]
+    assert targets.tolist() == [[6, 0, IGNORED, IGNORED], [IGNORED, IGNORED, 3, 0]]
+    row = next(packed(ends, 1, seed=0, max_len=8))
+    assert Counter(row.targets.flatten().tolist()) == {6: 1, 0: 2, 3: 1, IGNORED: 4}
+
+
 def test_turns_in_between_are_masked() -> None:
     two_answers = Example([1, 2, 3, 4, 5, 6], [False, True, True, False, False, True])
     assert padded([two_answers]).targets.tolist() == [[2, 3, IGNORED, IGNORED, 6]]
