@@ -3,7 +3,7 @@
 Each way is a process of its own, because memory that was touched once stays with a process. Peak is the largest
 resident size while training minus that before. The base is what `legollm demo` leaves in runs/demo/pretrain.
 
-    python benchmarks/bench_lora.py runs/demo/pretrain [--steps 100] [--only NAME] [--no-answers]
+    python benchmarks/bench_lora.py runs/demo/pretrain [--steps 100] [--only NAME ...] [--lr 0.01] [--no-answers]
 """
 
 import argparse
@@ -30,8 +30,8 @@ WAYS: dict[str, dict[str, Any]] = {
 ONE = "--one"
 
 
-def measure(base: Path, way: str, n_steps: int, answers: bool) -> dict[str, float]:
-    """All figures of one way, in this process."""
+def measure(base: Path, way: str, n_steps: int, lr: float | None, answers: bool) -> dict[str, float]:
+    """All figures of one way, in this process. lr: in place of the way's own."""
     from legollm.checkpoints.loading import load
     from legollm.commands.demo import ANSWERING, DemoRun, held_out, item_of
     from legollm.commands.sft import ConversationConfig, SftRun, finetune
@@ -52,7 +52,7 @@ def measure(base: Path, way: str, n_steps: int, answers: bool) -> dict[str, floa
             data=ConversationConfig(n_examples=6000, n_turns=3),
             lora=lora,
             freeze=freeze,
-            optim=OptimConfig(lr=settings["lr"], warmup_steps=20),
+            optim=OptimConfig(lr=lr or settings["lr"], warmup_steps=20),
             train=TrainConfig(
                 max_steps=n_steps, batch_size=8, eval_every=0, save_every=0, log_every=10, precision="float32"
             ),
@@ -81,16 +81,17 @@ def main() -> None:
     parser.add_argument("base", type=Path)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--only", choices=WAYS, nargs="*", default=list(WAYS))
+    parser.add_argument("--lr", type=float)
     parser.add_argument("--no-answers", action="store_true")
     parser.add_argument(ONE, choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(args.base, args.one, args.steps, not args.no_answers)))
+        print(json.dumps(measure(args.base, args.one, args.steps, args.lr, not args.no_answers)))
         return
     print(f"{'way':<26} {'trained':>9} {'disk MB':>8} {'peak MiB':>9} {'s / step':>9} {'val loss':>9} {'right':>6}")
     for way in args.only:
         words = [sys.executable, __file__, str(args.base), ONE, way, "--steps", str(args.steps)]
-        words += ["--no-answers"] if args.no_answers else []
+        words += (["--no-answers"] if args.no_answers else []) + (["--lr", str(args.lr)] if args.lr else [])
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
         one = json.loads(done.stdout.splitlines()[-1])
         right = f"{one['right']:>6.1%}" if "right" in one else f"{'-':>6}"

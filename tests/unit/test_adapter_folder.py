@@ -167,9 +167,11 @@ def pickled(folder: Path) -> None:
 
 
 SPOILED: dict[str, Any] = {
-    "format 2 of legollm 9; this version reads 1": lambda f: spoil(f, "legollm.json", format=2, version="9"),
-    "no note that legollm wrote": lambda f: spoil(f, "legollm.json", base=3),
-    "adapter: legollm.json: rank: expected a whole number": lambda f: spoil(f, "legollm.json", lora={"rank": "wide"}),
+    "format 2 of legollm 9; this version reads 1": lambda f: spoil(f, "adapter_base.json", format=2, version="9"),
+    "no note that legollm wrote": lambda f: spoil(f, "adapter_base.json", base=3),
+    "adapter: adapter_base.json: rank: expected a whole number": lambda f: spoil(
+        f, "adapter_base.json", lora={"rank": "wide"}
+    ),
     "peft_type: 'IA3' is not supported": lambda f: spoil(f, "adapter_config.json", peft_type="IA3"),
     "does not say which model": lambda f: spoil(f, "adapter_config.json", base_model_name_or_path=None),
     "lora_alpha: 'much' is no number": lambda f: spoil(f, "adapter_config.json", lora_alpha="much"),

@@ -1,6 +1,6 @@
 """Folders of adapters, as the peft library opens them, and the way from such a folder to its base.
 
-adapter_config.json and adapter_model.safetensors are PEFT's. legollm.json beside them says what that format has no
+adapter_config.json and adapter_model.safetensors are PEFT's. adapter_base.json beside them says what that format has no
 place for: the SHA-256 of the weights that the adapter was trained on, and how they were rounded.
 """
 
@@ -28,7 +28,7 @@ from legollm.team import ALONE, Team
 from legollm.transforms.lora import LoraConfig
 from legollm.transforms.quantize import QuantizeConfig, quantize
 
-SETTINGS, TENSORS, NOTE = "adapter_config.json", "adapter_model.safetensors", "legollm.json"
+SETTINGS, TENSORS, NOTE = "adapter_config.json", "adapter_model.safetensors", "adapter_base.json"
 FORMAT = 1
 """Of the note: one number up when an older legollm would misread it."""
 

@@ -88,6 +88,7 @@ def prepare(
         ConfigError: a pattern of lora.* or freeze that matches nothing.
     """
     model, adapter, arch, config = base.model, None, base.arch, base.config
+    n_base = sum(parameter.numel() for parameter in model.parameters())
     if lora.rank:
         refuse_for_adapters(base, frozen)
         adapter = Adapter(base.folder.resolve(), fingerprint(model), lora)
@@ -110,8 +111,7 @@ def prepare(
         freeze(model, frozen)
     start = Start(model, arch, config, base.tokenizer, base.chat_template, base.folder, adapter)
     if adapter or frozen:
-        n_all = sum(parameter.numel() for parameter in model.parameters())
-        log.info("%s of %s parameters learn", f"{start.n_trained:,}", f"{n_all:,}")
+        log.info("%s parameters learn, the base has %s", f"{start.n_trained:,}", f"{n_base:,}")
     return start
 
 
