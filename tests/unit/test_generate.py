@@ -160,6 +160,18 @@ def test_completions_do_not_depend_on_their_batch(model: nn.Module, batch_size: 
         assert {c.finish_reason for c in done} == {"length"}
 
 
+@pytest.mark.parametrize("prefill_chunk", [None, 2])
+def test_rows_that_share_a_prompt_read_it_once(model: nn.Module, prefill_chunk: int | None) -> None:
+    """Prompts of unequal length, mixed up, and the last token of each in a pass of its own."""
+    prompts = [PROMPTS[i] for i in (2, 0, 2, 4, 0, 2, 4, 4)]
+    expected = [naive(model, row, replace(WILD, seed=WILD.seed + i)) for i, row in enumerate(prompts)]
+    done = complete(model, prompts, WILD, decoding=Decoding(prefill_chunk=prefill_chunk))
+    assert [c.ids for c in done] == expected
+    watched = Successor()
+    complete(watched, prompts, replace(GREEDY, max_new_tokens=2))
+    assert watched.sizes == [(3, 6), (8, 1), (8, 1)]
+
+
 def test_stop_ids_end_each_row_by_itself(model: nn.Module) -> None:
     expected = [naive(model, row, replace(WILD, seed=WILD.seed + i)) for i, row in enumerate(PROMPTS)]
     stops = {expected[0][3], expected[2][0], expected[4][5]}
