@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from legollm.alignment.advantages import RunningBaseline
 from legollm.alignment.kinds import KINDS, advantage_of
+from legollm.alignment.plan import Plan, SamplerConfig
 from legollm.alignment.policy import Meter, ObjectiveConfig, Penalty, PolicyBatch, PolicyGradient
-from legollm.alignment.rollouts import Plan, Rollouts, SamplerConfig
+from legollm.alignment.rollouts import Rollouts
 from legollm.architectures import build
 from legollm.components.decoder import Decoder
 from legollm.errors import ConfigError, DataError

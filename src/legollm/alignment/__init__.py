@@ -11,6 +11,7 @@ A program judges each answer:
 advantages   how much better an answer was than expected: GRPO, Dr. GRPO, RLOO, REINFORCE, generalised advantages
 kinds        the algorithms by name, as rows of choices
 policy       what is minimised: clipped ratios, a penalty for leaving the reference, entropy, the loss of values
+plan         how answers are drawn, how many make a rollout, in which pieces it is served
 samples      answers with the probabilities they were drawn with
 rollouts     a source of batches that has the model answer, has the answers judged, and serves them
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from legollm.alignment.judges import chances
-from legollm.alignment.rollouts import SamplerConfig
+from legollm.alignment.plan import SamplerConfig
 from legollm.architectures.qwen3 import Qwen3Config
 from legollm.checkpoints.loading import load
 from legollm.commands import grpo, ppo

@@ -6,8 +6,8 @@ from typing import Literal
 
 from legollm.alignment.advantages import RunningBaseline
 from legollm.alignment.kinds import KINDS, advantage_of
+from legollm.alignment.plan import Plan
 from legollm.alignment.policy import ObjectiveConfig
-from legollm.alignment.rollouts import Plan
 from legollm.commands.reinforce import Algorithm, ReinforceRun, loop, reinforce
 from legollm.config import Resolved
 from legollm.errors import ConfigError

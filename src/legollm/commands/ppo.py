@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from legollm.alignment.plan import Plan
 from legollm.alignment.policy import ObjectiveConfig
-from legollm.alignment.rollouts import Plan
 from legollm.commands.reinforce import Algorithm, ReinforceRun, loop, reinforce
 from legollm.config import Resolved
 from legollm.errors import ConfigError

@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from legollm.alignment.advantages import RunningBaseline
+from legollm.alignment.plan import Plan, SamplerConfig
 from legollm.alignment.policy import Average, Meter, ObjectiveConfig, Penalty, PolicyGradient
-from legollm.alignment.rollouts import Plan, Rollouts, SamplerConfig
+from legollm.alignment.rollouts import Rollouts
 from legollm.checkpoints.loading import Loaded, load
 from legollm.commands.checkable import Exam, TaskConfig, encoded, judge_of, tasks_of
 from legollm.commands.fit import Job, fit
