@@ -105,7 +105,7 @@ WRONG = [
     ("sft model=runs/base data.source=missing.jsonl run=runs/x", 2, "missing.jsonl"),
     ("sft model=runs/base data.source=question.jsonl run=runs/x", 2, "question.jsonl:1: no turn of the assistant"),
     ("sft model=runs/base data.source=wrong.jsonl run=runs/x", 2, "wrong.jsonl:1: answer: expected text, found 7"),
-    ("sft model=runs/base data.source=other.jsonl run=runs/x", 2, "other.jsonl:1: expected `messages`"),
+    ("sft model=runs/base data.source=other.jsonl run=runs/x", 2, "other.jsonl:1: expected the fields of one of these"),
     ("sft model=runs/base data.source=long.jsonl run=runs/x", 2, "starts with 'so so so"),
     # evaluation
     ("eval runs/base data.source=missing.txt", *NO_SOURCE),
