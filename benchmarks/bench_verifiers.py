@@ -1,6 +1,6 @@
 """What checking brings: a small model, a verifier trained on its answers, and every way to choose among several.
 
-A model of 100,000 weights learns which of two numbers is larger, then answers 2,500 questions four times each; on
+A model of 140,000 weights learns which of two numbers is larger, then answers 2,500 questions four times each; on
 these answers a verifier is trained. Questions that neither has seen are answered with every strategy.
 
     python benchmarks/bench_verifiers.py [FOLDER]
