@@ -320,7 +320,7 @@ repr(A())
     ],
 )
 def test_what_does_not_end_is_ended(code: str, why: str) -> None:
-    outcome = run_code(code, ["1"], SHORT)
+    outcome = run_code(code, ["1"], SHORT if "0.25 s" in why else SandboxConfig(seconds=20))
     assert why in outcome.stopped
     assert outcome.results == []
     assert len(outcome.output) <= 64 << 10
