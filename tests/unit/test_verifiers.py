@@ -191,6 +191,8 @@ def test_the_references_of_gsm8k_are_right_in_many_spellings_and_wrong_when_spoi
         if "/" not in swapped and Fraction(swapped) != abs(value):
             wrong.append(swapped)
         wrong += [] if value == 0 else [f"{bare} square meters is wrong, it is {value + 7}"]
+        if every == 1:  # of all rows the essential
+            right, wrong = right[:2], wrong[:2]
         for one in right:
             assert number(question, one, worked).score == 1, (question, one, bare)
         for one in wrong:
