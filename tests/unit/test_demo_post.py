@@ -28,6 +28,7 @@ WORDS = [
     "dpo.data.n_examples=40",
     "dpo.n_answers=2",
     "grpo.grpo.n_prompts=4",
+    "grpo.grpo.extra_rounds=0",
     "grpo.grpo.group_size=2",
     "grpo.train.batch_size=8",
     "ppo.ppo.n_prompts=8",

@@ -26,10 +26,10 @@ from legollm.commands import grpo, ppo
 from legollm.commands.checkable import Exam, TaskConfig, encoded, tasks_of
 from legollm.commands.demo import ANSWERING, DemoRun, item_of
 from legollm.commands.dpo import DpoRun, outcome_of, prefer
-from legollm.commands.grpo import GrpoRun
+from legollm.commands.grpo import GrpoConfig, GrpoRun
 from legollm.commands.material import TokenizerConfig
 from legollm.commands.ppo import PpoRun
-from legollm.commands.reinforce import learn
+from legollm.commands.reinforce import learn, loop
 from legollm.commands.run_folder import open_run
 from legollm.commands.sft import SftRun, finetune
 from legollm.commands.solve import SolveRun, answers_of, row_of
@@ -82,7 +82,14 @@ class PostRun:
         )
     )
     """Of sums with their answers; ended early, while it still gets most of them wrong."""
-    grpo: GrpoRun = field(default_factory=lambda: GrpoRun(sampler=SamplerConfig(max_new_tokens=SUM_TOKENS)))
+    grpo: GrpoRun = field(
+        default_factory=lambda: GrpoRun(
+            sampler=SamplerConfig(max_new_tokens=SUM_TOKENS),
+            grpo=GrpoConfig(kind="dapo", n_prompts=64, extra_rounds=1),
+            optim=OptimConfig(lr=8e-4, schedule="linear", warmup_steps=5, weight_decay=0.0),
+            train=loop(max_steps=600, batch_size=128, eval_every=50),
+        )
+    )
     ppo: PpoRun = field(default_factory=lambda: PpoRun(sampler=SamplerConfig(max_new_tokens=SUM_TOKENS)))
     verifier: TrainVerifierRun = field(
         default_factory=lambda: TrainVerifierRun(
@@ -173,7 +180,7 @@ class Lab:
         cfg, seed = self.cfg, self.seed
 
         def teach(where: Path) -> str:
-            tasks, _ = tasks_of(replace(SUMS, n_val=1))
+            tasks, _ = tasks_of(replace(SUMS, n_tasks=60_000, n_val=1))
             text = self.folder / "sums.txt"
             write_whole(text, "".join(f"{task.prompt} {task.answer}\n" for task in tasks))
             settings = replace(cfg.taught, run=where, seed=seed, data=replace(cfg.taught.data, source=str(text)))
@@ -210,6 +217,7 @@ def sample(cfg: PostRun, model: Path, path: Path, seed: int) -> None:
         n_questions=cfg.n_sampled,
         temperature=1.0,
         max_new_tokens=SUM_TOKENS,
+        stop=("\n",),
         seed=seed,
     )
     write_rows(Path(settings.source), [task_row(task) for task in tasks])
@@ -238,6 +246,7 @@ def verified(cfg: PostRun, model: Path, folder: Path, seed: int) -> list[Row]:
         n_questions=cfg.n_questions,
         temperature=1.0,
         max_new_tokens=SUM_TOKENS,
+        stop=("\n",),
         seed=seed,
         n=8,
         tries=4,
