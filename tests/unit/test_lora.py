@@ -14,6 +14,7 @@ from legollm.components.adapted import Adapted, AdaptedByDirection
 from legollm.components.quantized import QuantizedLinear
 from legollm.errors import ConfigError
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors
+from legollm.transforms.compiled import Compiled, compile_blocks, passes
 from legollm.transforms.freeze import freeze
 from legollm.transforms.lora import LoraConfig, adapters, add_lora, dissolve, merge, unmerge, without_adapters
 from legollm.transforms.quantize import QuantizeConfig, quantize
@@ -169,6 +170,13 @@ def test_maps_that_are_one_matrix_elsewhere_read_through_one() -> None:
     assert q.lora_a is k.lora_a is v.lora_a
     assert o.lora_a is not q.lora_a
     assert len({id(one.lora_a) for one in adapters(with_lora(tiny_model("llama3"))).values()}) == 14
+
+
+def test_blocks_with_lengths_are_left_to_no_compiler(caplog: pytest.LogCaptureFixture) -> None:
+    model = with_lora(tiny_model("gpt2"), "gpt2", kind="dora")
+    assert not compile_blocks(model)
+    assert "blocks with lora.kind=dora are not compiled" in caplog.text
+    assert not any(isinstance(getattr(holder, name), Compiled) for holder, name in passes(model))
 
 
 def test_a_seed_decides_the_start() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from legollm.components.adapted import AdaptedByDirection
 from legollm.transforms.recompute import Forgetful, Sparing, blocks
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,10 @@ def compile_blocks(model: nn.Module) -> bool:
 
     In place; parameters and their names stay as they are. Of blocks that compute again what they forgot, both passes.
     """
+    if any(isinstance(module, AdaptedByDirection) for module in model.modules()):
+        # PyTorch 2.13, bfloat16 products, rows of 64 ids: compiled gradients of the lengths in k_proj are no numbers.
+        log.warning("train.compile: blocks with lora.kind=dora are not compiled; lora and rslora are")
+        return False
     if not compiler_works(next(model.parameters()).device):
         return False
     from torch._functorch import config
