@@ -86,6 +86,7 @@ def test_any_bytes_are_a_configuration_or_refused_in_one_line(data: bytes, tmp_p
 
 
 @given(words=st.lists(st.text("ab.=-[]{}, \n1e", min_size=1, max_size=12), max_size=5))
+@example(words=["--\n", "1"])
 @settled
 def test_any_words_are_settings_or_refused(words: list[str]) -> None:
     message = refusal_of(None, words)

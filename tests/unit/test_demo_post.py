@@ -20,12 +20,13 @@ WORDS = [
     "base.train.seq_len=64",
     "base.echo_steps=0",
     *(f"base.model.{word}" for word in MODEL),
-    *(f"taught.model.{word}" for word in MODEL),
-    "taught.train.max_steps=250",
-    "taught.optim.lr=1e-2",
-    "taught.optim.warmup_steps=5",
+    *(f"sums.model.{word}" for word in MODEL),
+    "sums.train.max_steps=60",
+    "sums.optim.lr=1e-2",
+    "sums.optim.warmup_steps=5",
+    "taught.train.max_steps=40",
+    "taught.optim.lr=5e-3",
     "sft.data.n_examples=40",
-    "dpo.data.n_examples=40",
     "dpo.n_answers=2",
     "grpo.grpo.n_prompts=4",
     "grpo.grpo.extra_rounds=0",
@@ -35,7 +36,7 @@ WORDS = [
     "ppo.train.batch_size=8",
     *(f"{stage}.train.max_steps=2" for stage in ("base", "sft", "dpo", "grpo", "ppo", "verifier")),
     *(f"{stage}.train.batch_size=2" for stage in ("sft", "dpo")),
-    *(f"{stage}.data.n_val=4" for stage in ("sft", "dpo")),
+    *(f"{stage}.data.n_val=4" for stage in ("sft", "taught")),
 ]
 
 
@@ -45,9 +46,9 @@ def test_every_stage_has_a_row_and_is_done_once(tmp_path: Path, capsys: Capture)
     assert main(words) == 0
     table = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     stages = [row["stage"] for row in table[0]]
-    assert stages[:7] == [
-        *(f"stories: {stage}" for stage in ("base", "sft", "dpo")),
-        *(f"sums: {stage}" for stage in ("taught", "grpo", "ppo", "verifier")),
+    assert stages[:8] == [
+        *(f"stories: {stage}" for stage in ("base", "sft")),
+        *(f"sums: {stage}" for stage in ("base", "taught", "dpo", "grpo", "ppo", "verifier")),
     ]
     assert [[row["stage"] for row in rows] for rows in table] == [stages, stages]
     assert all(0 <= row["right"] <= 1 for rows in table for row in rows if row["right"] is not None)
@@ -56,7 +57,7 @@ def test_every_stage_has_a_row_and_is_done_once(tmp_path: Path, capsys: Capture)
     assert "95 % interval" in (tmp_path / "report.html").read_text(encoding="utf-8")
     capsys.readouterr()
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
-    assert len(times) >= 13  # one base, and six models of either seed
+    assert len(times) >= 15  # one base, and seven models of either seed
     assert main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")} == times
     again = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))

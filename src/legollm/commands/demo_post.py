@@ -1,9 +1,10 @@
 """`legollm demo post`: small models through all of post-training, with what every stage brought.
 
-Stories: a base has read them; it learns to answer questions, and then which of two answers is the better one. Sums: a
-model that saw some worked additions learns the others from rewards alone, with groups of answers (GRPO) and with a
-value for each token (PPO); and its answers are checked, voted on and tried again. Everything that has a seed is done
-several times over, because one run of a small model says little.
+Stories: a base has read them and learns to answer questions. Sums: a base has read some, and a few lessons bring it to
+a conversation in which most of its answers are wrong. Pairs of right and wrong ones of them teach it which to prefer
+(DPO); rewards teach it sums that nobody worked for it, with groups of answers (GRPO) and with a value for each token
+(PPO); and its answers are checked, voted on and tried again. All of it several times over, with other random numbers,
+because one run of a small model says little.
 
 Each stage is the verb of its name, with its own folder: what is there is not done again.
 """
@@ -12,7 +13,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,7 @@ from legollm.commands.dpo import DpoRun, outcome_of, prefer
 from legollm.commands.grpo import GrpoConfig, GrpoRun
 from legollm.commands.material import TokenizerConfig
 from legollm.commands.ppo import PpoRun
+from legollm.commands.preference_data import PairConfig
 from legollm.commands.reinforce import learn, loop
 from legollm.commands.run_folder import open_run
 from legollm.commands.sft import SftRun, finetune
@@ -37,6 +39,7 @@ from legollm.commands.train import TrainRun, pretrain
 from legollm.commands.train_verifier import CheckedConfig, TrainVerifierRun, fit_verifier
 from legollm.config import Resolved
 from legollm.data import world
+from legollm.data.world.truth import asked
 from legollm.errors import ConfigError
 from legollm.evaluation.intervals import auc, mean_interval
 from legollm.evaluation.questions import answer_all
@@ -49,8 +52,10 @@ from legollm.whole_file import write_whole
 AS_IN_THE_DEMO = ("data", "tokenizer", "model", "optim", "train", "echo_steps")
 SUMS = TaskConfig(source="world:add", difficulty=2)
 """Two-digit additions; those to measure with are never learned from."""
-SUM_TOKENS = 5
-"""Of an answer to one, at most: three digits, a space and the end of the line."""
+SUM_TOKENS = 6
+"""Of an answer to one, at most: three digits and the end of the turn, and room to be wrong."""
+N_WRITTEN = 60_000
+"""Sums that the base of sums reads, of which its lessons are some."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,22 +71,35 @@ class PostRun:
     n_questions: int = 200
     """Held-out questions about stories, and as many held-out sums."""
     n_sampled: int = 1500
-    """Sums to which the supervised model gives eight answers each, for the verifier to learn from."""
+    """Sums to which the taught model gives eight answers each, for pairs and for the verifier."""
     base: TrainRun = field(
         default_factory=lambda: TrainRun(**{name: getattr(DemoRun(), name) for name in AS_IN_THE_DEMO})
     )
     """Of stories, as in `legollm demo`."""
     sft: SftRun = field(default_factory=lambda: DemoRun().sft)
-    dpo: DpoRun = field(default_factory=lambda: DpoRun(optim=OptimConfig(lr=3e-4, warmup_steps=10, weight_decay=0.0)))
-    taught: TrainRun = field(
+    sums: TrainRun = field(
         default_factory=lambda: TrainRun(
-            tokenizer=TokenizerConfig(kind="char"),
+            tokenizer=TokenizerConfig(vocab_size=300, pattern="qwen"),  # each digit is a token
             model=Qwen3Config(d_model=96, n_layers=3, n_heads=4, n_kv_heads=2, d_head=32, d_ff=256, max_seq_len=64),
-            optim=OptimConfig(lr=2e-3, schedule="constant", warmup_steps=100),
-            train=TrainConfig(max_steps=1260, batch_size=32, eval_every=420, save_every=420, precision="float32"),
+            optim=OptimConfig(lr=2e-3, schedule="constant"),
+            train=TrainConfig(max_steps=500, batch_size=32, eval_every=250, save_every=250, precision="float32"),
         )
     )
-    """Of sums with their answers; ended early, while it still gets most of them wrong."""
+    """Of sums as text; ended while it still gets nearly all of them wrong."""
+    taught: SftRun = field(
+        default_factory=lambda: SftRun(
+            optim=OptimConfig(lr=5e-4, schedule="constant", warmup_steps=10),
+            train=TrainConfig(max_steps=80, batch_size=64, eval_every=40, save_every=40, precision="float32"),
+        )
+    )
+    """Of sums as questions and answers."""
+    dpo: DpoRun = field(
+        default_factory=lambda: DpoRun(
+            optim=OptimConfig(lr=3e-4, warmup_steps=10, weight_decay=0.0),
+            train=TrainConfig(max_steps=150, batch_size=32, eval_every=50, save_every=50, precision="float32"),
+        )
+    )
+    """Of two answers of the taught model, one right and one wrong."""
     grpo: GrpoRun = field(
         default_factory=lambda: GrpoRun(
             sampler=SamplerConfig(max_new_tokens=SUM_TOKENS),
@@ -93,7 +111,9 @@ class PostRun:
     ppo: PpoRun = field(default_factory=lambda: PpoRun(sampler=SamplerConfig(max_new_tokens=SUM_TOKENS)))
     verifier: TrainVerifierRun = field(
         default_factory=lambda: TrainVerifierRun(
-            data=CheckedConfig(source=Path("samples.jsonl")), train=TrainConfig(max_steps=400, batch_size=64)
+            data=CheckedConfig(source=Path("samples.jsonl")),
+            optim=OptimConfig(lr=7e-4, warmup_steps=20),
+            train=TrainConfig(max_steps=1500, batch_size=64, eval_every=500, save_every=500, precision="float32"),
         )
     )
 
@@ -116,7 +136,7 @@ class Row:
 
 
 def post(run: Resolved[PostRun]) -> None:
-    """Base -> SFT -> DPO on stories; supervised -> GRPO, PPO, verify and retry on sums; with intervals over seeds.
+    """Base -> SFT on stories; base -> SFT -> DPO, GRPO, PPO, verify and retry on sums; with intervals over seeds.
 
     legollm demo post
     legollm demo post seeds=1 run=runs/quick
@@ -160,47 +180,56 @@ class Lab:
         return where
 
     def stories(self, base: Path) -> None:
-        cfg, seed = self.cfg, self.seed
-
         def tune(where: Path) -> str:
-            finetune(replace(cfg.sft, model=base, run=where, seed=seed))
+            finetune(replace(self.cfg.sft, model=base, run=where, seed=self.seed))
             return ""
 
-        def compare(where: Path) -> str:
-            settings = replace(cfg.dpo, model=sft, run=where, seed=seed)
-            _, val, precision = prefer(settings)
-            found = outcome_of(settings, val, precision)
-            nats = found.drift.nats if found.drift else math.nan
-            return f"preferred answers likelier {found.before:.0%} -> {found.after:.0%}, {nats:.1f} nats away"
-
-        sft = self.stage("stories: sft", tune, questions_right)
-        self.stage("stories: dpo", compare, questions_right)
+        self.stage("stories: sft", tune, questions_right)
 
     def sums(self) -> None:
         cfg, seed = self.cfg, self.seed
+        samples, lessons = self.folder / "samples.jsonl", self.folder / "lessons.jsonl"
 
-        def teach(where: Path) -> str:
-            tasks, _ = tasks_of(replace(SUMS, n_tasks=60_000, n_val=1))
-            text = self.folder / "sums.txt"
-            write_whole(text, "".join(f"{task.prompt} {task.answer}\n" for task in tasks))
-            settings = replace(cfg.taught, run=where, seed=seed, data=replace(cfg.taught.data, source=str(text)))
+        def read(where: Path) -> str:
+            tasks, _ = tasks_of(replace(SUMS, n_tasks=N_WRITTEN, n_val=1))
+            text = self.folder / "sums.jsonl"
+            write_rows(text, [{"text": f"{asked(task.prompt)} {task.answer}"} for task in tasks])
+            write_rows(lessons, [task_row(task) for task in tasks])
+            settings = replace(cfg.sums, run=where, seed=seed, data=replace(cfg.sums.data, source=str(text)))
             open_run(where, settings, "auto")
             pretrain(settings, title="sums")
             return ""
+
+        def teach(where: Path) -> str:
+            data = replace(cfg.taught.data, source=str(lessons))
+            finetune(replace(cfg.taught, model=base, run=where, seed=seed, data=data))
+            return ""
+
+        def compare(where: Path) -> str:
+            sample(cfg, taught, samples, seed)
+            pairs = self.folder / "pairs.jsonl"
+            write_rows(pairs, list(pairs_in(samples)))
+            settings = replace(cfg.dpo, model=taught, run=where, seed=seed, data=PairConfig(source=str(pairs)))
+            _, val, precision = prefer(settings)
+            found = outcome_of(settings, val, precision)
+            nats = found.drift.nats if found.drift else math.nan
+            return f"right answers likelier {found.before:.0%} -> {found.after:.0%}, {nats:.1f} nats away"
 
         def reward(own: GrpoRun | PpoRun) -> Callable[[Path], str]:
             def do(where: Path) -> str:
                 settings = replace(own, model=taught, run=where, seed=seed, data=SUMS)
                 verb = grpo if isinstance(settings, GrpoRun) else ppo
-                done = learn(settings, verb.algorithm_of(settings))
-                return f"{done.before:.0%} -> {done.after:.0%}" + (f", ended early: {done.early}" if done.early else "")
+                early = learn(settings, verb.algorithm_of(settings)).early
+                return f"ended early: {early}" if early else ""
 
             return do
 
+        base = self.stage("sums: base", read, sums_right)
         taught = self.stage("sums: taught", teach, sums_right)
-        self.stage("sums: grpo", reward(cfg.grpo), sums_right)
+        self.stage("sums: dpo", compare, sums_right)
+        best = self.stage("sums: grpo", reward(cfg.grpo), sums_right)
         self.stage("sums: ppo", reward(cfg.ppo), sums_right)
-        self.rows += verified(cfg, taught, self.folder, seed)
+        self.rows += verified(cfg, taught, best, self.folder, seed)
 
 
 def sample(cfg: PostRun, model: Path, path: Path, seed: int) -> None:
@@ -217,24 +246,37 @@ def sample(cfg: PostRun, model: Path, path: Path, seed: int) -> None:
         n_questions=cfg.n_sampled,
         temperature=1.0,
         max_new_tokens=SUM_TOKENS,
-        stop=("\n",),
         seed=seed,
     )
     write_rows(Path(settings.source), [task_row(task) for task in tasks])
     write_rows(path, [row_of(one) for one in answers_of(settings)])
 
 
+def pairs_in(samples: Path) -> Iterator[dict[str, str]]:
+    """Of each question a right answer and each of its wrong ones, where the model gave both."""
+    for line in samples.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        right, wrong = (
+            list(dict.fromkeys(one["answer"] for one in row["attempts"] if one["right"] is kind))
+            for kind in (True, False)
+        )
+        for answer in wrong if right else ():
+            yield {"prompt": row["question"], "chosen": right[0], "rejected": answer}
+
+
 def task_row(task: world.Task) -> dict[str, str]:
-    return {"prompt": task.prompt, "answer": task.answer, "verifier": task.verifier}
+    return {"prompt": asked(task.prompt), "answer": task.answer, "verifier": task.verifier}
 
 
-def verified(cfg: PostRun, model: Path, folder: Path, seed: int) -> list[Row]:
-    """What the fine-tuned model comes to if its answers are checked, with tokens as the price."""
+def verified(cfg: PostRun, model: Path, knows: Path, folder: Path, seed: int) -> list[Row]:
+    """What the taught model comes to if its answers are checked.
+
+    knows: the model that becomes the verifier; one that has learned sums from rewards.
+    """
     judge = folder / "verifier"
     print("  sums: verifier", flush=True)
     began, samples = time.perf_counter(), folder / "samples.jsonl"
-    sample(cfg, model, samples, seed)
-    settings = replace(cfg.verifier, model=model, run=judge, seed=seed, data=CheckedConfig(source=samples))
+    settings = replace(cfg.verifier, model=knows, run=judge, seed=seed, data=CheckedConfig(source=samples))
     _, val = fit_verifier(settings)
     took = remembered(judge / "seconds.json", time.perf_counter() - began)
     write_rows(folder / "held-out.jsonl", [task_row(task) for task in held_out_sums(cfg)])
@@ -246,7 +288,6 @@ def verified(cfg: PostRun, model: Path, folder: Path, seed: int) -> list[Row]:
         n_questions=cfg.n_questions,
         temperature=1.0,
         max_new_tokens=SUM_TOKENS,
-        stop=("\n",),
         seed=seed,
         n=8,
         tries=4,
@@ -287,7 +328,8 @@ def sums_right(model: Path, cfg: PostRun) -> float:
     def look() -> float:
         lm, tasks = load(model), held_out_sums(cfg)
         prompts = encoded(tasks, lm.text_side(), lm.chat_template, lm.config.max_seq_len - SUM_TOKENS)
-        exam = Exam(tasks, prompts, lm.text_side(), max_new_tokens=SUM_TOKENS, stop=("\n",), stop_ids=lm.stop_ids())
+        stop = () if lm.chat_template else ("\n",)
+        exam = Exam(tasks, prompts, lm.text_side(), max_new_tokens=SUM_TOKENS, stop=stop, stop_ids=lm.stop_ids())
         return exam(lm.model)["val_accuracy"]
 
     return remembered(model / "accuracy.json", look)

@@ -185,4 +185,5 @@ def culprit(message: str, tree: Tree) -> str | None:
 def refuse(at: str, why: str, origin: str | None) -> ConfigError:
     """The error: where it was written, which setting, what is wrong."""
     where = "" if origin in (None, "command line", "default") else f"{origin}: "
+    at = at if at.isprintable() else repr(at)  # a message is one line
     return ConfigError(f"{where}{at}: {why}" if at else f"{where}{why}")
