@@ -70,7 +70,7 @@ def read_pairs(path: Path, given: str, wanted: str) -> list[TextPair]:
         DataError: a row without them; names file, line and field. Or no rows.
     """
     pairs = []
-    for line, row in read_rows(path, str(path), BadRows("stop")):
+    for line, row in read_rows(path, str(path), BadRows("stop", way_out="")):
         for field in (given, wanted):
             if not isinstance(row.get(field), str) or not row[field]:
                 found = ", ".join(map(repr, row)) or "nothing"
