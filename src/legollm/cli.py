@@ -156,7 +156,7 @@ def run(words: list[str]) -> int:
     return function(resolve_verb(function, rest)) or 0
 
 
-SHARING = ("train", "sft", "seq2seq train", "classify train")
+SHARING = ("train", "sft", "dpo", "reward", "seq2seq train", "classify train")
 """Verbs whose work several processes can share."""
 
 

@@ -243,6 +243,41 @@ def test_the_other_verbs_share_their_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_preferences_are_learned_by_two_processes_as_by_one(tmp_path: Path) -> None:
+    """And KTO of judged answers, whose point of comparison is that of each process's own rows, comes to its end."""
+    run(tmp_path / "base", 1, "model.max_seq_len=96", "tokenizer=bpe", "tokenizer.vocab_size=270", n_steps=2)
+    asked = [f"where is {i}" for i in range(16)]
+    rows = {
+        "pairs": [{"prompt": prompt, "chosen": "in it", "rejected": "it is " + prompt} for prompt in asked],
+        "judged": [{"prompt": prompt, "completion": "in it", "label": i % 3 > 0} for i, prompt in enumerate(asked)],
+    }
+    for name, of in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in of))
+    for verb, source, more in (
+        ("dpo", "pairs", ["lora.rank=2", "n_answers=2"]),
+        ("reward", "pairs", ["train.parallel=fsdp"]),
+        ("dpo", "judged", ["dpo.loss=kto", "n_answers=0"]),
+    ):
+        for size in (1, 2):
+            folder = tmp_path / f"{verb}-{source}-{size}"
+            line = [
+                verb,
+                f"model={tmp_path / 'base'}",
+                f"data.source={tmp_path / source}.jsonl",
+                f"run={folder}",
+                *LOOP,
+            ]
+            line += ["data.n_val=3", "train.max_steps=3", f"train.batch_size={4 // size}", "optim.lr=0.01", *more]
+            assert ended(start(size, command, line, tmp_path / "said")) == [0] * size, said(folder, size)
+        assert "held-out" in said(folder, 1)[0]
+        assert said(folder, 2)[1] == ""
+        if source == "pairs":
+            alone, both = losses(tmp_path / f"{verb}-{source}-1"), losses(folder)
+            assert both == pytest.approx(alone, abs=1e-6)
+            assert len(both) == 3
+
+
+@pytest.mark.slow
 def test_torchrun_itself(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "legollm"]

@@ -368,6 +368,6 @@ def test_a_verb_for_one_process_is_refused_in_many(monkeypatch: pytest.MonkeyPat
     assert main(["demo"]) == 2
     assert capsys.readouterr().err == (
         "legollm: demo: runs in one process, and WORLD_SIZE is 2; start it without torchrun, which is for train, sft, "
-        "seq2seq train, classify train\n"
+        "dpo, reward, seq2seq train, classify train\n"
     )
     assert main(["demo", "--help"]) == 0

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from legollm.alignment.pairs import Pair, ScoredPairBatch, pair_batch
+from legollm.alignment.pairs import Pair, ScoredPairBatch, judged_batch, pair_batch
 from legollm.alignment.preferences import (
     Figures,
+    JudgedLoss,
     PreferenceConfig,
     PreferenceLoss,
     dpo_loss,
@@ -19,6 +20,7 @@ from legollm.alignment.preferences import (
     log_one_minus_exp,
     orpo_loss,
     simpo_loss,
+    unasked,
 )
 from legollm.alignment.reward import RewardLoss, bradley_terry_loss
 from legollm.errors import ConfigError
@@ -79,9 +81,50 @@ def test_orpo_is_what_trl_computes_and_the_answer_learned() -> None:
 
 def test_kto_is_what_trl_computes() -> None:
     """KTOTrainer with weights 1.5 and 0.5 and a divergence of 0.275: the mean over the four answers."""
-    chosen, rejected = torch.tensor([0.75, 0.0]), torch.tensor([-0.5, -1.25])
-    found = kto_loss(chosen, rejected, torch.tensor(0.275), 0.5, desirable=1.5, undesirable=0.5)
+    ratios, is_good = torch.tensor([0.75, 0.0, -0.5, -1.25]), torch.tensor([True, True, False, False])
+    found = kto_loss(ratios, is_good, torch.tensor(0.275), 0.5, desirable=1.5, undesirable=0.5)
     assert float(found.mean()) == pytest.approx(0.45601171255111694, abs=1e-6)
+
+
+# Five answers that were judged, each with one to another prompt: log-probabilities under model and reference.
+JUDGED = [
+    (True, [-1.0, -0.5, -2.0], [-1.25, -1.0, -2.0], [-1.0, -2.0], [-1.5, -2.5]),
+    (False, [-1.5, -0.5, -1.0, -0.25], [-1.0, -0.5, -0.75, -0.5], [-0.5], [-1.5]),
+    (True, [-0.25, -0.75], [-0.5, -0.5], [-3.0, -0.5, -0.25], [-2.5, -0.5, -0.5]),
+    (False, [-3.0, -0.5], [-2.0, -0.25], [-0.75, -0.5], [-1.0, -1.0]),
+    (True, [-0.5], [-1.0], [-1.0, -1.0], [-1.0, -0.75]),
+]
+
+
+class SaysOf(nn.Module):
+    """`Says` for judged answers: their own log-probabilities, and under no_grad those of the answers to others."""
+
+    def forward(self, tokens: Tensor, at: Tensor) -> Tensor:
+        which = 1 if torch.is_grad_enabled() else 3
+        return Says([value for row in JUDGED for value in row[which]])(tokens, at)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [  # TRL 1.16.0, KTOTrainer's loss of these numbers; its divergence is 0.45
+        ({"beta": 0.5}, 0.4390401244163513),
+        ({"beta": 0.5, "desirable": 1.5, "undesirable": 0.5}, 0.5219869613647461),
+        ({"beta": 0.1, "undesirable": 1.33}, 0.5489091277122498),
+    ],
+)
+def test_kto_of_unpaired_answers_is_what_trl_computes(settings: dict[str, Any], expected: float) -> None:
+    rows = [Pair([0, 0], ([1] * len(a), [1] * len(b)), (ra, rb), good) for good, a, ra, b, rb in JUDGED]
+    batch = judged_batch(rows)
+    objective = JudgedLoss(PreferenceConfig(loss="kto", **settings), n_answers=5)
+    assert objective.n_terms(batch) == 5
+    assert float(objective(SaysOf(), batch)) / 5 == pytest.approx(expected, abs=1e-6)
+    seen = objective.figures.read()
+    assert seen["chosen_reward"] == pytest.approx(settings["beta"] * 1.25 / 3)
+    assert seen["rejected_reward"] == pytest.approx(settings["beta"] * -0.875)
+    assert (seen["chosen_logp"], seen["rejected_logp"]) == pytest.approx((-5 / 3, -3.375))
+    assert seen["accuracy"] == pytest.approx(4 / 5)  # the third did not gain 0.45
+    objective(SaysOf(), judged_batch([row for row in rows if row.is_good]))
+    assert "rejected_reward" not in objective.figures.read()
 
 
 def test_the_reward_loss_is_what_trl_computes() -> None:
@@ -93,7 +136,7 @@ def test_what_each_loss_is_before_anything_is_learned() -> None:
     zero = torch.zeros(1)
     assert float(dpo_loss(zero, 0.1)) == pytest.approx(math.log(2))
     assert float(ipo_loss(zero, 0.1)) == pytest.approx(25)
-    assert float(kto_loss(zero, zero, zero, 0.1)) == pytest.approx(0.5)
+    assert float(kto_loss(zero, zero > 0, zero, 0.1)) == pytest.approx(0.5)
     assert float(bradley_terry_loss(zero, zero)) == pytest.approx(math.log(2))
 
 
@@ -101,7 +144,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "dpo": lambda c, r: dpo_loss(c - r, 0.1),
     "dpo smoothed": lambda c, r: dpo_loss(c - r, 0.1, 0.1),
     "ipo": lambda c, r: ipo_loss(c - r, 0.1),
-    "kto": lambda c, r: kto_loss(c, r, torch.tensor(0.2, dtype=torch.float64), 0.1),
+    "kto": lambda c, r: kto_loss(torch.stack([c, r], 1), torch.tensor([True, False]), torch.tensor(0.2).double(), 0.1),
     "orpo": lambda c, r: orpo_loss(c, r, 0.1),
     "simpo": lambda c, r: simpo_loss(c, r, 2.0, 1.0),
     "bradley-terry": lambda c, r: bradley_terry_loss(c, r, 0.1),
@@ -164,8 +207,8 @@ def test_what_the_model_says_unasked_is_where_kto_begins_to_gain() -> None:
     pairs = [Pair([0, 0], ([1, 1], [1], [1, 1]), ([-1.0, -1.0], [-1.0], [-2.0, -2.0]))]
     objective = PreferenceLoss(PreferenceConfig(loss="kto"), n_pairs=1)
     batch = pair_batch(pairs)
-    assert float(objective.drift(Says([-1.5, -2.25]), batch)) == pytest.approx(0.25)
-    assert float(objective.drift(Says([-2.5, -2.25]), batch)) == 0  # never below
+    assert float(unasked(Says([-1.5, -2.25]), batch, divides=False)) == pytest.approx(0.25)
+    assert float(unasked(Says([-2.5, -2.25]), batch, divides=False)) == 0  # never below
     found = objective(Says([-1.0, -1.0, -1.0]), batch)  # log-ratios 0, 0, and 2 of the stranger
     assert float(found) == pytest.approx((1 - 1 / (1 + math.exp(0.2)) + 1 - 1 / (1 + math.exp(-0.2))) / 2)
 

@@ -10,7 +10,7 @@ import torch
 from legollm.alignment import reference as reference_module
 from legollm.alignment.pairs import Pair, encode_pair, pair_batch, scored_batch, with_strangers
 from legollm.alignment.reference import log_probs_of, reference_of, with_reference
-from legollm.commands.preference_data import PairConfig, preferences_of
+from legollm.commands.preference_data import PairConfig, judgements_of, preferences_of
 from legollm.data.chat import SPECIAL_TOKENS, Message, encode_chat
 from legollm.data.preferences import Preference
 from legollm.data.templates import CHATML
@@ -60,6 +60,13 @@ def test_strangers_are_answers_to_other_prompts_that_fit() -> None:
     found = with_strangers(PAIRS, max_len=5)
     assert [pair.answers[2] for pair in found] == [[11, 12], [9, 9], [8]]
     assert [pair.answers[:2] for pair in found] == [pair.answers for pair in PAIRS]
+
+
+def test_a_stranger_is_no_answer_to_the_same_prompt() -> None:
+    rows = [Pair([prompt], ([10 + i],), is_good=i % 2 == 0) for i, prompt in enumerate([5, 5, 5, 6, 6, 7, 5])]
+    found = with_strangers(rows, max_len=5)
+    assert [row.answers[1] for row in found] == [[13], [13], [13], [15], [15], [16], [13]]
+    assert with_strangers(rows[:2], max_len=5)  # there is no other
 
 
 def test_log_probabilities_of_answers_do_not_depend_on_the_batch() -> None:
@@ -116,6 +123,27 @@ def test_no_prompt_is_learned_from_and_validated_on(tmp_path: Path) -> None:
     source.write_text(json.dumps(rows[0]) + "\n")
     with pytest.raises(ConfigError, match="too few different prompts"):
         preferences_of(PairConfig(source=str(source)))
+
+
+def test_judged_answers_and_pairs_in_one_file(tmp_path: Path) -> None:
+    source = tmp_path / "judged.jsonl"
+    rows = [{"prompt": f"p{i % 7}", "completion": f"answer {i}", "label": i % 3 == 0} for i in range(40)]
+    rows.append({"prompt": "p3", "chosen": "better", "rejected": "worse"})
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parts = judgements_of(PairConfig(source=str(source), val_fraction=0.2))
+    assert parts is not None
+    every = [one for part in parts for one in part]
+    assert sorted((one.answer, one.is_good) for one in every) == sorted(
+        [(f"answer {i}", i % 3 == 0) for i in range(40)] + [("better", True), ("worse", False)]
+    )
+    assert not {one.prompt[0].content for one in parts[0]} & {one.prompt[0].content for one in parts[1]}
+    words = tokenizer()
+    encoded = encode_pair(every[0], words, CHATML, 200)
+    assert encoded.is_good is every[0].is_good
+    assert [words.decode(answer) for answer in encoded.answers] == [f"{every[0].answer}<|im_end|>"]
+    source.write_text(json.dumps(rows[-1]) + "\n")
+    assert judgements_of(PairConfig(source=str(source))) is None
+    assert judgements_of(PairConfig()) is None
 
 
 def test_pairs_of_the_world() -> None:

@@ -9,7 +9,14 @@ import pytest
 
 from legollm.data import world
 from legollm.data.chat import Message
-from legollm.data.preferences import Preference, read_preferences, world_preferences
+from legollm.data.preferences import (
+    Judgement,
+    Preference,
+    has_judgements,
+    read_judgements,
+    read_preferences,
+    world_preferences,
+)
 from legollm.data.tasks import read_tasks
 from legollm.data.world import Task
 from legollm.errors import DataError
@@ -64,6 +71,51 @@ def test_a_malformed_pair_is_named_with_file_place_and_field(tmp_path: Path, row
         with pytest.raises(DataError) as found:
             list(read_preferences(path))
         assert f"{path}{place}: {said}" in str(found.value)
+
+
+def test_judged_answers_of_every_shape(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "judged.jsonl",
+        {"prompt": "Who?", "completion": "Mira", "label": True},
+        {"prompt": "Who?", "answer": "Otto", "label": False},
+        {"prompt": MESSAGES, "completion": [{"role": "assistant", "content": "Mira"}], "label": True},
+        {"prompt": "Who?"} | ANSWERS,
+    )
+    talk = [Message(*turn) for turn in TURNS]
+    assert list(read_judgements(path)) == [
+        Judgement(WHO, "Mira", True),
+        Judgement(WHO, "Otto", False),
+        Judgement(talk, "Mira", True),
+        Judgement(WHO, "Mira", True),
+        Judgement(WHO, "Otto", False),
+    ]
+    assert has_judgements(path)
+    with pytest.raises(
+        DataError, match=r"judged.jsonl:1: label: judges a single answer, .* `legollm dpo dpo.loss=kto`"
+    ):
+        list(read_preferences(path))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"completion": "Mira", "label": 1}, "label: expected true or false, found 1"),
+        ({"completion": "Mira", "label": None}, "label: expected true or false, found None"),
+        ({"label": True}, "completion: expected text, and there is no such field; found prompt, label"),
+        ({"completion": ["Mira", "Otto"], "label": True}, "completion: expected text or one turn of the assistant"),
+        ({"completion": [MESSAGES[0]], "label": True}, "completion[0].role: 'system' is none of assistant"),
+        (
+            {"completion": "Mira"},
+            "expected `completion` and `label`, or `chosen` and `rejected`; found prompt, completion",
+        ),
+        ({"chosen": "Mira"}, "rejected: expected text, and there is no such field"),
+    ],
+)
+def test_a_malformed_judgement_is_named_with_file_place_and_field(tmp_path: Path, row: Any, said: str) -> None:
+    path = written(tmp_path / "judged.jsonl", {"prompt": "Who?"} | ANSWERS, {"prompt": "Who?"} | row)
+    with pytest.raises(DataError) as found:
+        list(read_judgements(path))
+    assert f"{path}:2: {said}" in str(found.value)
 
 
 def test_equal_answers_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

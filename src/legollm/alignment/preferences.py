@@ -1,4 +1,4 @@
-"""What is minimised over pairs of answers, so that the preferred one becomes likelier than the other.
+"""What is minimised over pairs of answers, or answers that were judged one by one, so that good ones become likelier.
 
 Of the answers of a pair only log-probabilities enter. `log_ratio` is that of an answer under the model less that under
 the reference, the model that training started from: by how much it became likelier.
@@ -10,6 +10,8 @@ the reference, the model that training started from: by how much it became likel
 | kto   | each log-ratio with that of unrelated answers  | yes       | sum                          |
 | orpo  | odds; and the preferred answer is learned      | no        | mean                         |
 | simpo | log-probabilities, by a logistic loss          | no        | mean                         |
+
+KTO alone needs no pairs.
 """
 
 from collections import deque
@@ -21,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from legollm.alignment.pairs import PairBatch
+from legollm.alignment.pairs import JudgedBatch, PairBatch
 from legollm.errors import ConfigError
 from legollm.training.balance import routing_loss
 from legollm.training.objective import IGNORED
@@ -54,17 +56,17 @@ def ipo_loss(margin: Tensor, beta: float) -> Tensor:
 
 
 def kto_loss(
-    chosen: Tensor, rejected: Tensor, kl: Tensor, beta: float, desirable: float = 1.0, undesirable: float = 1.0
+    ratios: Tensor, is_good: Tensor, kl: Tensor, beta: float, desirable: float = 1.0, undesirable: float = 1.0
 ) -> Tensor:
-    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306, equation 8), the mean of a pair's two
-    answers, each of which is good or bad by itself.
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306, equation 8), for each answer, which is
+    good or bad by itself.
 
-    chosen, rejected: log-ratios. kl: the log-ratio that any answer has by now, the point where loss turns into gain.
-    desirable, undesirable: the weights of good and of bad answers.
+    ratios: log-ratios. kl: the log-ratio that any answer has by now, the point where loss turns into gain. desirable,
+    undesirable: the weights of good and of bad answers.
     """
-    good = desirable * (1 - torch.sigmoid(beta * (chosen - kl)))
-    bad = undesirable * (1 - torch.sigmoid(beta * (kl - rejected)))
-    return (good + bad) / 2
+    gained = torch.where(is_good, ratios - kl, kl - ratios)
+    weights = desirable * is_good.to(gained) + undesirable * (~is_good).to(gained)
+    return weights * (1 - torch.sigmoid(beta * gained))
 
 
 def orpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
@@ -163,7 +165,8 @@ class PreferenceLoss:
         scale = lengths if self.cfg.divides else torch.ones_like(lengths)
         answers = log_probs.sum(-1) / scale  # (P, 2)
         ratios = (log_probs - batch.reference[:, :2]).sum(-1) / scale
-        loss = self.loss(answers, ratios, self.drift(model, batch))
+        kl = unasked(model, batch, self.cfg.divides) if self.cfg.loss == "kto" else ratios.new_zeros(())
+        loss = self.loss(answers, ratios, kl)
         if self.cfg.sft:
             loss = loss - self.cfg.sft * log_probs[:, 0].sum(-1) / lengths[:, 0]
         with torch.no_grad():
@@ -184,22 +187,12 @@ class PreferenceLoss:
             case "ipo":
                 return ipo_loss(chosen - rejected, beta)
             case "kto":
-                return kto_loss(chosen, rejected, kl, beta, cfg.desirable, cfg.undesirable)
+                is_good = torch.tensor([True, False], device=ratios.device)
+                return kto_loss(ratios, is_good, kl, beta, cfg.desirable, cfg.undesirable).mean(1)
             case "orpo":
                 return orpo_loss(chosen, rejected, beta)
             case "simpo":
                 return simpo_loss(chosen, rejected, beta, cfg.gamma)
-
-    @torch.no_grad()
-    def drift(self, model: nn.Module, batch: PairBatch) -> Tensor:
-        """By how much answers to other prompts became likelier, at least 0: the point of comparison of KTO, ()."""
-        if self.cfg.loss != "kto":
-            return torch.zeros((), device=batch.tokens.device)
-        tokens, targets = batch.tokens[:, 2], batch.targets[:, 2]
-        ratios = (token_log_probs(model, tokens, targets) - batch.reference[:, 2]).sum(-1)
-        if self.cfg.divides:
-            ratios = ratios / (targets != IGNORED).sum(-1)
-        return ratios.mean().clamp(min=0)
 
     def measured(self, log_probs: Tensor, scores: Tensor, batch: PairBatch, counts: Tensor) -> dict[str, Tensor]:
         """Of each pair, (P,), what the log shows; scores: (P, 2) what the loss compares."""
@@ -229,7 +222,7 @@ class Figures:
         self.seen: deque[dict[str, Tensor]] = deque()
 
     def add(self, of_pairs: Mapping[str, Tensor]) -> None:
-        """Each figure (P,), of the pairs of one call."""
+        """Each figure (P,), of the pairs of one call; all but the first may be of some of them only."""
         self.seen.append({name: values.detach().float().cpu() for name, values in of_pairs.items()})
         while self.n_pairs and sum(map(size_of, self.seen)) - size_of(self.seen[0]) >= self.n_pairs:
             self.seen.popleft()
@@ -238,13 +231,59 @@ class Figures:
         """The means; nothing before the first call."""
         if not self.seen:
             return {}
-        means = {name: float(torch.cat([one[name] for one in self.seen]).mean()) for name in self.seen[0]}
+        values = {name: torch.cat([one[name] for one in self.seen]) for name in self.seen[0]}
         self.seen.clear()
-        return means
+        return {name: float(all_of.mean()) for name, all_of in values.items() if all_of.numel()}
 
 
 def size_of(figures: Mapping[str, Tensor]) -> int:
     return next(iter(figures.values())).numel()
+
+
+class JudgedLoss:
+    """The objective over judged answers (KTO): one term for each. n_answers: of a whole step, for the figures."""
+
+    def __init__(self, cfg: PreferenceConfig, n_answers: int) -> None:
+        self.cfg, self.figures, self.val_figures = cfg, Figures(n_answers), Figures()
+
+    def __call__(self, model: nn.Module, batch: JudgedBatch) -> Tensor:
+        """The summed loss, ()."""
+        cfg, is_good = self.cfg, batch.is_good
+        tokens, targets = batch.tokens[:, 0], batch.targets[:, 0]
+        counts = targets != IGNORED  # (P, T)
+        log_probs = token_log_probs(model, tokens, targets)
+        routed = routing_loss(model, counts)
+        lengths, changes = counts.sum(-1), log_probs - batch.reference[:, 0]
+        ratios = changes.sum(-1) / (lengths if cfg.divides else 1)  # (P,)
+        kl = unasked(model, batch, cfg.divides)
+        loss = kto_loss(ratios, is_good, kl, cfg.strength, cfg.desirable, cfg.undesirable)
+        if cfg.sft:
+            loss = loss - cfg.sft * is_good * log_probs.sum(-1) / lengths
+        with torch.no_grad():
+            rewards, sums = cfg.strength * ratios, log_probs.sum(-1)
+            found = {
+                "accuracy": ((ratios > kl) == is_good).float(),
+                "chosen_reward": rewards[is_good],
+                "rejected_reward": rewards[~is_good],
+                "chosen_logp": sums[is_good],
+                "rejected_logp": sums[~is_good],
+                "kl": (changes * counts).square().sum(-1) / 2 / lengths,
+            }
+            (self.figures if model.training else self.val_figures).add(found)
+        return loss.sum() + routed * (loss.numel() / lengths.sum())
+
+    def n_terms(self, batch: JudgedBatch) -> int:
+        return batch.tokens.size(0)
+
+
+@torch.no_grad()
+def unasked(model: nn.Module, batch: PairBatch | JudgedBatch, divides: bool) -> Tensor:
+    """By how much answers to other prompts became likelier, at least 0: the point of comparison of KTO, ()."""
+    tokens, targets = batch.tokens[:, -1], batch.targets[:, -1]
+    ratios = (token_log_probs(model, tokens, targets) - batch.reference[:, -1]).sum(-1)
+    if divides:
+        ratios = ratios / (targets != IGNORED).sum(-1)
+    return ratios.mean().clamp(min=0)
 
 
 def token_log_probs(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""`legollm dpo`: a model and pairs of answers -> a model that prefers the better ones. The same loop, other batches."""
+"""`legollm dpo`: a model and answers that were compared, or judged -> a model that prefers the better ones. The same
+loop, other batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -7,14 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from legollm.alignment.drift import Drift, drift_of
-from legollm.alignment.pairs import Pair, by_length, encode_pair, pair_batch, with_strangers
-from legollm.alignment.preferences import PreferenceConfig, PreferenceLoss
+from legollm.alignment.pairs import Pair, by_length, encode_pair, judged_batch, pair_batch, with_strangers
+from legollm.alignment.preferences import JudgedLoss, PreferenceConfig, PreferenceLoss
 from legollm.alignment.reference import Known, log_probs_of, reference_of, with_reference
 from legollm.checkpoints.adapter import fingerprint
 from legollm.checkpoints.loading import load
 from legollm.checkpoints.manifest import steps
-from legollm.commands.fit import Job, fit
-from legollm.commands.preference_data import PairConfig, preferences_of
+from legollm.commands.fit import Job, fit, team_of
+from legollm.commands.preference_data import PairConfig, judgements_of, preferences_of
 from legollm.commands.run_folder import Resume, open_run
 from legollm.commands.start_from import Start, prepare
 from legollm.config import Resolved
@@ -22,6 +23,8 @@ from legollm.data.chat import end_of_turn
 from legollm.data.pairs import ShuffledBatches, in_order
 from legollm.data.templates import template_for
 from legollm.device import Precision, pick_device, pick_precision
+from legollm.evaluation.intervals import auc
+from legollm.team import ALONE, Team
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState
 from legollm.transforms.lora import LoraConfig
@@ -58,13 +61,30 @@ class DpoRun:
 def dpo(run: Resolved[DpoRun]) -> None:
     """Make the preferred of two answers likelier than the other: DPO, IPO, KTO, ORPO or SimPO, without a reward model.
 
+    KTO learns from single answers, too, that were judged good or bad: rows with `prompt`, `completion` and `label`.
+
     legollm dpo model=runs/sft data.source=pairs.jsonl run=runs/dpo
+    legollm dpo model=runs/sft data.source=judged.jsonl dpo.loss=kto run=runs/kto
     """
     cfg = run.value
-    state, val, precision = prefer(cfg)
-    print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} pairs, {state.seconds:.0f} s of training")
+    with team_of(cfg) as team:
+        state, val, precision = prefer(cfg, team)
+        if team.leads:
+            report(cfg, state, val, precision)
+
+
+def report(cfg: DpoRun, state: TrainState, val: Sequence[Pair], precision: Precision) -> None:
+    """What the run came to, on the screen."""
+    is_judged = val[0].is_good is not None
+    kind = "judged answers" if is_judged else "pairs"
+    print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} {kind}, {state.seconds:.0f} s of training")
     found, each = outcome_of(cfg, val, precision), " for each token" if cfg.dpo.divides else ""
-    print(f"held-out pairs: the preferred answer is likelier{each} in {found.before:.1%} -> {found.after:.1%}")
+    if is_judged:
+        print(
+            f"held-out answers: a good one became likelier than a bad one did{each} in {found.after:.1%} of the cases"
+        )
+    else:
+        print(f"held-out pairs: the preferred answer is likelier{each} in {found.before:.1%} -> {found.after:.1%}")
     if drift := found.drift:
         print(
             f"divergence from the start: {drift.nats:.2f} nats per answer, over {drift.n_answers} answers of "
@@ -73,27 +93,30 @@ def dpo(run: Resolved[DpoRun]) -> None:
     print(f"next: legollm chat {cfg.run}/checkpoint")
 
 
-def prefer(cfg: DpoRun) -> tuple[TrainState, list[Pair], Precision]:
-    """The whole run: its state, the held-out pairs as the model saw them at the start, and the precision of that."""
-    open_run(cfg.run, cfg, cfg.resume)
+def prefer(cfg: DpoRun, team: Team = ALONE) -> tuple[TrainState, list[Pair], Precision]:
+    """The whole run: its state, the held-out rows as the model saw them at the start, and the precision of that."""
+    open_run(cfg.run, cfg, cfg.resume, team)
     base = load(cfg.model)
     base.refuse_pairs()
     start = prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed)
     tokenizer, max_len = base.text_side(), base.config.max_seq_len
     template = template_for(tokenizer, cfg.data.template, base.chat_template)
+    judged = judgements_of(cfg.data) if cfg.dpo.loss == "kto" else None
     train, val = (
-        [encode_pair(pair, tokenizer, template, max_len) for pair in part] for part in preferences_of(cfg.data)
+        [encode_pair(said, tokenizer, template, max_len) for said in part]
+        for part in judged or preferences_of(cfg.data)
     )
     if cfg.dpo.loss == "kto":
         train, val = with_strangers(train, max_len), with_strangers(val, max_len)
-    reference = compared_with(cfg, start, train, val)
+    reference = team.first(lambda: compared_with(cfg, start, train, val))
     if cfg.dpo.has_reference:
         train = with_reference(train, reference.numbers["train"])
     val = with_reference(val, reference.numbers["val"])
-    objective = PreferenceLoss(cfg.dpo, n_pairs=cfg.train.batch_size * cfg.train.grad_accum)
+    a_step = cfg.train.batch_size * cfg.train.grad_accum
+    objective = JudgedLoss(cfg.dpo, a_step) if judged else PreferenceLoss(cfg.dpo, a_step)
 
     def batch_of(pairs: Sequence[Pair]) -> object:
-        return pair_batch(pairs, max_len)
+        return judged_batch(pairs, max_len) if judged else pair_batch(pairs, max_len)
 
     job = Job(
         folder=cfg.run,
@@ -103,7 +126,9 @@ def prefer(cfg: DpoRun) -> tuple[TrainState, list[Pair], Precision]:
         adapter=start.adapter,
         tokenizer=tokenizer,
         objective=objective,
-        batches=ShuffledBatches(train, batch_of, cfg.train.batch_size, seed=cfg.seed),
+        batches=ShuffledBatches(
+            train, batch_of, cfg.train.batch_size, seed=cfg.seed, rank=team.rank, world_size=team.size
+        ),
         validation=lambda n: islice(in_order(by_length(val), batch_of, cfg.train.batch_size), n),
         optim=cfg.optim,
         train=replace(cfg.train, precision=reference.precision),  # the same rounding on both sides
@@ -113,6 +138,7 @@ def prefer(cfg: DpoRun) -> tuple[TrainState, list[Pair], Precision]:
         val_figures=objective.val_figures.read,
         counts_tokens=False,
         tokenizer_files={"chat_template": template, "eos": tokenizer.decode([end_of_turn(tokenizer, template)])},
+        team=team,
     )
     return fit(job), val, reference.precision
 
@@ -136,8 +162,9 @@ class Outcome(NamedTuple):
     """What a run changed."""
 
     before: float
-    """The share of held-out pairs whose preferred answer was the likelier one."""
+    """The share of held-out pairs whose preferred answer was the likelier one; of judged answers 0.5."""
     after: float
+    """The same now; of judged answers the chance that a good one gained more than a bad one."""
     drift: Drift | None
     """How far the model went for it; None where it was not asked to answer."""
 
@@ -149,7 +176,10 @@ def outcome_of(cfg: DpoRun, val: Sequence[Pair], precision: Precision) -> Outcom
     max_len = tuned.config.max_seq_len
     sizes = {"batch_size": cfg.train.batch_size, "max_len": max_len}
     later = with_reference(val, log_probs_of(model, val, **sizes, precision=precision))
-    before, after = (share_preferred(pairs, cfg.dpo.divides) for pairs in (val, later))
+    if val[0].is_good is None:
+        before, after = (share_preferred(pairs, cfg.dpo.divides) for pairs in (val, later))
+    else:
+        before, after = 0.5, share_told(val, later, cfg.dpo.divides)
     prompts = [pair.prompt for pair in val if len(pair.prompt) + ANSWER_TOKENS <= max_len][: cfg.n_answers]
     if not prompts:
         return Outcome(before, after, None)
@@ -161,7 +191,18 @@ def outcome_of(cfg: DpoRun, val: Sequence[Pair], precision: Precision) -> Outcom
 def share_preferred(pairs: Sequence[Pair], divides: bool) -> float:
     """The share of pairs whose preferred answer is the likelier one."""
 
-    def score(values: Sequence[float]) -> float:
-        return sum(values) / (len(values) if divides else 1)
+    won = (score(pair.reference[0], divides) > score(pair.reference[1], divides) for pair in pairs)
+    return sum(won) / len(pairs)
 
-    return sum(score(pair.reference[0]) > score(pair.reference[1]) for pair in pairs) / len(pairs)
+
+def share_told(before: Sequence[Pair], after: Sequence[Pair], divides: bool) -> float:
+    """The chance that a good answer gained more than a bad one; 0.5 where there are only answers of one kind."""
+    changes = [
+        score(now.reference[0], divides) - score(then.reference[0], divides)
+        for then, now in zip(before, after, strict=True)
+    ]
+    return auc(changes, [bool(pair.is_good) for pair in before])
+
+
+def score(log_probs: Sequence[float], divides: bool) -> float:
+    return sum(log_probs) / (len(log_probs) if divides else 1)

@@ -1,14 +1,23 @@
-"""Where pairs of answers come from, for every verb that learns from them."""
+"""Where pairs of answers, and judged answers, come from, for every verb that learns from them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
-from legollm.data.preferences import Preference, read_preferences, world_preferences
+from legollm.data.preferences import (
+    Judgement,
+    Preference,
+    has_judgements,
+    read_judgements,
+    read_preferences,
+    world_preferences,
+)
 from legollm.errors import ConfigError
+
+Said = TypeVar("Said", Preference, Judgement)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +27,8 @@ class PairConfig:
     SHORTHAND: ClassVar[str] = "source"
 
     source: str = "world"
-    """A .jsonl file or .json list whose rows have `prompt`, `chosen` and `rejected`; or world: questions about stories,
-    each with the right answer and a wrong one."""
+    """A .jsonl file or .json list whose rows have `prompt`, `chosen` and `rejected`, for kto also `completion`
+    and `label`, true or false; or world: questions about stories, each with the right answer and a wrong one."""
     template: str | None = None
     """How they are laid out: chatml, qwen, llama3, alpaca, plain, or a file with a chat template. Null takes the
     template that the base model came with, or chatml."""
@@ -49,13 +58,30 @@ def preferences_of(cfg: PairConfig) -> tuple[list[Preference], list[Preference]]
         train = world_preferences(0, 0, cfg.n_examples, split="train")
         val = world_preferences(0, 0, 100 * cfg.n_val, split="val")
         return list(train), list(islice(val, cfg.n_val))
-    every = sorted(read_preferences(Path(cfg.source)), key=lambda pair: digest(pair.prompt))  # not by its place
+    return parted(read_preferences(Path(cfg.source)), cfg)
+
+
+def judgements_of(cfg: PairConfig) -> tuple[list[Judgement], list[Judgement]] | None:
+    """Judged answers to learn from and to validate on; None where the source has pairs only.
+
+    Raises:
+        DataError: a row that is neither; names file and line.
+        ConfigError: not enough prompts for the two.
+    """
+    if cfg.source == "world" or not has_judgements(Path(cfg.source)):
+        return None
+    return parted(read_judgements(Path(cfg.source)), cfg)
+
+
+def parted(found: Iterable[Said], cfg: PairConfig) -> tuple[list[Said], list[Said]]:
+    """Rows of a file in two, by their prompts, whatever their order was."""
+    every = sorted(found, key=lambda one: digest(one.prompt))
     n_val = max(1, min(cfg.n_val, int(cfg.val_fraction * len(every))))
     while 0 < n_val < len(every) and every[n_val].prompt == every[n_val - 1].prompt:
         n_val += 1
     if n_val >= len(every):
         raise ConfigError(
-            f"data.source: {cfg.source} has {len(every)} pairs, too few different prompts to learn from some and check "
+            f"data.source: {cfg.source} has {len(every)} rows, too few different prompts to learn from some and check "
             "with others"
         )
     return every[n_val:], every[:n_val]

@@ -10,7 +10,7 @@ import torch
 from legollm.alignment.pairs import Pair, by_length, encode_pair, scored_batch
 from legollm.alignment.reward import RewardLoss, rewards_of
 from legollm.checkpoints.loading import load
-from legollm.commands.fit import Job, fit
+from legollm.commands.fit import Job, fit, team_of
 from legollm.commands.preference_data import PairConfig, preferences_of
 from legollm.commands.run_folder import Resume, open_run
 from legollm.commands.scored_base import padding_of
@@ -21,6 +21,7 @@ from legollm.data.pairs import ShuffledBatches, in_order
 from legollm.data.templates import template_for
 from legollm.device import pick_device
 from legollm.errors import ConfigError
+from legollm.team import ALONE, Team
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState, on_device
 from legollm.transforms.lora import LoraConfig
@@ -70,15 +71,17 @@ def reward(run: Resolved[RewardRun]) -> None:
     legollm reward model=runs/sft data.source=pairs.jsonl run=runs/reward
     """
     cfg = run.value
-    state, val = fit_reward(cfg)
-    print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} pairs, {state.seconds:.0f} s of training")
-    right = preferred_right(cfg, val)
-    print(f"held-out pairs: the preferred answer gets more in {right} of {len(val)} ({right / len(val):.1%})")
+    with team_of(cfg) as team:
+        state, val = fit_reward(cfg, team)
+        if team.leads:
+            print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} pairs, {state.seconds:.0f} s of training")
+            right = preferred_right(cfg, val)
+            print(f"held-out pairs: the preferred answer gets more in {right} of {len(val)} ({right / len(val):.1%})")
 
 
-def fit_reward(cfg: RewardRun) -> tuple[TrainState, list[Pair]]:
+def fit_reward(cfg: RewardRun, team: Team = ALONE) -> tuple[TrainState, list[Pair]]:
     """The whole run: its state, and the held-out pairs."""
-    open_run(cfg.run, cfg, cfg.resume)
+    open_run(cfg.run, cfg, cfg.resume, team)
     base = load(cfg.model)
     base.refuse_pairs()
     tokenizer, max_len = base.text_side(), base.config.max_seq_len
@@ -101,7 +104,9 @@ def fit_reward(cfg: RewardRun) -> tuple[TrainState, list[Pair]]:
         adapter=start.adapter,
         tokenizer=tokenizer,
         objective=objective,
-        batches=ShuffledBatches(train, batch_of, cfg.train.batch_size, seed=cfg.seed),
+        batches=ShuffledBatches(
+            train, batch_of, cfg.train.batch_size, seed=cfg.seed, rank=team.rank, world_size=team.size
+        ),
         validation=lambda n: islice(in_order(by_length(val), batch_of, cfg.train.batch_size), n),
         optim=cfg.optim,
         train=cfg.train,
@@ -111,6 +116,7 @@ def fit_reward(cfg: RewardRun) -> tuple[TrainState, list[Pair]]:
         val_figures=objective.val_figures.read,
         counts_tokens=False,
         tokenizer_files={"chat_template": template, "eos": tokenizer.decode([end])},
+        team=team,
     )
     return fit(job), val
 
