@@ -199,9 +199,27 @@ def test_a_run_that_is_out_of_patience_ends_there_also_when_it_was_interrupted(t
     assert go(tmp_path / "parts", job={"objective": objective}, **(loop | {"patience": 0})).step == 12
 
 
-def test_patience_without_looks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="patience: 3 looks at the validation set, and eval_every = 0 takes none"):
-        tiny_run(tmp_path, patience=3, eval_every=0)
+def test_a_run_that_has_reached_its_target_ends_there_also_when_it_is_called_again(tmp_path: Path) -> None:
+    loop = {"eval_every": 2, "save_every": 0}
+    whole = go(tmp_path / "whole", **loop)
+    looks = [row for row in rows(tmp_path / "whole") if "val_loss" in row and "val_tokens" not in row]
+    losses = [float.fromhex(row["val_loss"]) for row in looks]
+    assert losses == sorted(losses, reverse=True) and whole.step == LOOP["max_steps"]
+    for _ in range(2):
+        assert go(tmp_path / "part", target_loss=losses[2], **loop).step == 6
+    looks = [row for row in rows(tmp_path / "part") if "val_loss" in row]
+    assert [row["step"] for row in looks] == [2, 4, 6, 6] and looks[-1]["val_tokens"] == 99
+    assert go(tmp_path / "part", target_loss=losses[2] - 1, **loop).step == whole.step
+    assert final_bytes(tmp_path / "part") == final_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["patience", "target_loss"])
+def test_what_looks_at_the_validation_set_is_refused_without_looks(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: 3 looks at the validation set, and eval_every = 0 takes none"):
+        tiny_run(tmp_path, **{name: 3}, eval_every=0)
+
+
+def test_patience_below_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="patience: must not be negative"):
         tiny_run(tmp_path, patience=-1)
 

@@ -42,7 +42,7 @@ from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tenso
 from legollm.training.schedule import learning_rate
 from legollm.training.together import together
 from legollm.training.track import tracking
-from legollm.training.train import TrainConfig, TrainState, out_of_patience, train
+from legollm.training.train import TrainConfig, TrainState, seen_enough, train
 from legollm.transforms.recompute import recompute
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ def fit_alone(job: Job) -> TrainState:
         first = state.step
 
         def ended() -> str | None:
-            return job.ended() or out_of_patience(cfg, state)
+            return job.ended() or seen_enough(cfg, state)
 
         if saved:
             restore_rng(saved.tensors, team, otherwise=seed_of(job.seed, f"dropout.{team.rank}/{state.step}"))

@@ -73,6 +73,8 @@ class TrainConfig:
     """Validation batches of such a look, the same ones each time; the last one of a run reads the whole split."""
     patience: int = 0
     """Such looks in a row without a better validation loss that end the run; 0 is never."""
+    target_loss: float | None = None
+    """Validation loss in nats per token, at or below which the run ends; null is never."""
     save_every: int = 200
     """Steps between two checkpoints; 0 saves only at the end and on interruption. Otherwise a step whose validation
     loss is the best so far is saved, too."""
@@ -94,8 +96,9 @@ class TrainConfig:
         for name in ("eval_every", "patience", "save_every", "inspect_every", "grad_clip", "spike_factor"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: must not be negative, found {getattr(self, name)}")
-        if self.patience and not self.eval_every:
-            raise ConfigError(f"patience: {self.patience} looks at the validation set, and eval_every = 0 takes none")
+        for name in ("patience", "target_loss"):
+            if (value := getattr(self, name)) and not self.eval_every:
+                raise ConfigError(f"{name}: {value} looks at the validation set, and eval_every = 0 takes none")
         if self.recompute not in ("none", "wide", "full") and int(self.recompute) < 1:
             raise ConfigError(f"recompute: none, wide, full or a number from 1, found {self.recompute}")
         if self.seq_len is not None and self.seq_len < 1:
@@ -266,12 +269,16 @@ def summed_gradients(
     return total
 
 
-def out_of_patience(cfg: TrainConfig, state: TrainState) -> str | None:
+def seen_enough(cfg: TrainConfig, state: TrainState) -> str | None:
     """Why the run ends early, if it does. It follows from what is saved, so a resumed run ends at the same step."""
-    best = state.best_step
-    if not cfg.patience or best is None or state.step - best < cfg.patience * cfg.eval_every:
+    loss, best = state.best_loss, state.best_step
+    if loss is None or best is None:
         return None
-    return f"no better validation loss in {cfg.patience} looks than {state.best_loss:.4f} at step {best}, which is kept"
+    if cfg.target_loss is not None and loss <= cfg.target_loss:
+        return f"a validation loss of {loss:.4f} at step {best}, and train.target_loss is {cfg.target_loss}"
+    if cfg.patience and state.step - best >= cfg.patience * cfg.eval_every:
+        return f"no better validation loss in {cfg.patience} looks than {loss:.4f} at step {best}, which is kept"
+    return None
 
 
 def due(step: int, every: int) -> bool:
