@@ -27,6 +27,16 @@ SFT = {
     "data.n_examples": 48,
     "data.n_val": 6,
 }
+GRPO = {
+    "data.kinds": "[who-has]",
+    "data.n_tasks": 8,
+    "data.n_val": 4,
+    "grpo.n_prompts": 2,
+    "grpo.group_size": 2,
+    "sampler.max_new_tokens": 4,
+    "train.max_steps": 2,
+    "train.batch_size": 4,
+}
 WORDS = [
     "demo",
     "data.read.world_bytes=120000",
@@ -37,6 +47,7 @@ WORDS = [
     "train.seq_len=64",
     "train.precision=float32",
     *(f"sft.{key}={value}" for key, value in SFT.items()),
+    *(f"grpo.{key}={value}" for key, value in GRPO.items()),
     "n_questions=9",
     "sample_tokens=8",
 ]
@@ -51,8 +62,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Said]:
         yield legollm(*WORDS)
 
 
-def test_all_five_stages_are_told(first: Said) -> None:
-    assert [f"\n[{i}/5] " in first.out for i in range(1, 6)] == [True] * 5
+def test_all_six_stages_are_told(first: Said) -> None:
+    assert [f"\n[{i}/6] " in first.out for i in range(1, 7)] == [True] * 6
     assert "step 6/6" in first.out
     assert "step 3/3" in first.out
     assert "report: runs/demo/report.html" in first.out
@@ -68,8 +79,14 @@ def test_files_of_a_run(first: Said) -> None:
     assert levels["uniform"] > levels["4-gram"] > levels["entropy"] > 0
     page = Path("runs/demo/report.html").read_text(encoding="utf-8")
     assert "<svg" in page
-    assert page.count("<polyline") == 2
-    for section in ("How well it reads", "From noise to sentences", "What it said", "Stories by the model"):
+    assert page.count("<polyline") == 4
+    for section in (
+        "How well it reads",
+        "From noise to sentences",
+        "What it said",
+        "Stories by the model",
+        "Rewarded for",
+    ):
         assert section in page
 
 

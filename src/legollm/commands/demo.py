@@ -17,12 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from legollm.alignment.plan import SamplerConfig
 from legollm.architectures.qwen3 import Qwen3Config
 from legollm.checkpoints.loading import Loaded, load
+from legollm.commands.checkable import TaskConfig
+from legollm.commands.grpo import GrpoRun, algorithm_of
 from legollm.commands.layers_view import layers_section
 from legollm.commands.material import Material, TokenizerConfig, TrainData, gather
+from legollm.commands.reinforce import Learned, learn, loop
 from legollm.commands.run_folder import open_run
 from legollm.commands.sft import ConversationConfig, SftRun, as_messages, finetune
+from legollm.commands.text_plot import plot
 from legollm.commands.train import PRESETS as TRAIN_PRESETS
 from legollm.commands.train import TrainRun, pretrain
 from legollm.config import Resolved
@@ -30,6 +35,7 @@ from legollm.data import world
 from legollm.data.readers import SourceOptions
 from legollm.errors import ConfigError
 from legollm.evaluation.baselines import lzma_bits_per_byte, ngram_loss, uniform_bits_per_byte
+from legollm.evaluation.intervals import share
 from legollm.evaluation.questions import Answered, Item, answer_all, scores
 from legollm.evaluation.report import Chart, Curve, Section, write_report
 from legollm.training.metrics import read_rows
@@ -73,6 +79,15 @@ class DemoRun:
             train=TrainConfig(max_steps=500, batch_size=12, eval_every=250, save_every=250),
         )
     )
+    grpo: GrpoRun = field(
+        default_factory=lambda: GrpoRun(
+            data=TaskConfig(kinds=tuple(world.KINDS), n_tasks=1_000, n_val=150),
+            sampler=SamplerConfig(max_new_tokens=20),
+            optim=OptimConfig(lr=1e-3, schedule="constant", warmup_steps=5, weight_decay=0.0),
+            train=loop(max_steps=16, batch_size=256, log_every=2, eval_every=8, save_every=8),
+        )
+    )
+    """The model that answers, rewarded for right answers of no more than 20 tokens."""
     n_questions: int = 300
     """Held-out questions the models are asked."""
     sample_tokens: int = 120
@@ -87,7 +102,7 @@ PRESETS = TRAIN_PRESETS
 
 
 def demo(run: Resolved[DemoRun]) -> None:
-    """Micro-world -> tokenizer -> pre-training -> fine-tuning on questions -> evaluation -> a page that shows it."""
+    """Micro-world -> tokenizer -> pre-training -> fine-tuning -> evaluation -> rewards -> a page that shows it."""
     cfg = run.value
     start = time.perf_counter()
     base_run = TrainRun(
@@ -121,7 +136,13 @@ def demo(run: Resolved[DemoRun]) -> None:
     stage(5, "stories by the model")
     for text in results["stories"]:
         print(f"  {text}\n")
-    write_report(cfg.run / "report.html", "legollm demo", sections(cfg, base_run.run, levels, results, material))
+    stage(6, "it is rewarded for being right, in few words")
+    rewarded = replace(cfg.grpo, model=cfg.run, run=cfg.run / "rewarded", seed=cfg.seed)
+    learned = learn(rewarded, algorithm_of(rewarded))
+    show_rewards(rewarded, learned)
+    parts = [*sections(cfg, base_run.run, levels, results, material), rewards_section(rewarded)]
+    parts.append(Section("What to try next", code=NEXT.format(run=cfg.run)))
+    write_report(cfg.run / "report.html", "legollm demo", parts)
     print(f"report: {cfg.run / 'report.html'}   ({time.perf_counter() - start:.0f} s)")
     print(NEXT.format(run=cfg.run))
 
@@ -134,7 +155,7 @@ NEXT = """what to try next:
 
 
 def stage(number: int, title: str) -> None:
-    print(f"\n[{number}/5] {title}", flush=True)
+    print(f"\n[{number}/6] {title}", flush=True)
 
 
 def measured_levels(material: Material, cfg: DemoRun, path: Path) -> dict[str, float]:
@@ -242,6 +263,36 @@ def show_scores(results: Mapping[str, Any]) -> None:
         print(f"  {kind:<34}{row['n']:>5}{row['chance']:>11.0%}{row['before']:>9.0%}{row['after']:>9.0%}")
 
 
+def show_rewards(cfg: GrpoRun, learned: Learned) -> None:
+    """How rewards and held-out answers went; whether that is more than luck is for the reader to see."""
+    for line in plot(reward_curves(cfg), height=8, x_label="steps"):
+        print(f"  {line}")
+    print(f"  held-out questions of all kinds, answered right in at most {cfg.sampler.max_new_tokens} tokens:")
+    for when, right in (("before", learned.before), ("after", learned.after)):
+        print(f"    {when:7} {share(round(right * learned.n_held_out), learned.n_held_out)}")
+
+
+def reward_curves(cfg: GrpoRun) -> dict[str, list[tuple[float, float]]]:
+    rows = read_rows(cfg.run / "metrics.jsonl")
+    names = {"reward": "mean reward of sampled answers", "val_accuracy": "held-out questions answered right"}
+    return {text: [(row["step"], row[name]) for row in rows if name in row] for name, text in names.items()}
+
+
+def rewards_section(cfg: GrpoRun) -> Section:
+    return Section(
+        "Rewarded for being right, in few words",
+        f"{cfg.grpo.kind.upper()}: {cfg.grpo.group_size} answers to each of {cfg.grpo.n_prompts} questions a step, of "
+        f"no more than {cfg.sampler.max_new_tokens} tokens; the right ones become likelier. Reading aloud at length "
+        "does not pay here. Held-out questions are answered greedily, within the same length.",
+        Chart(
+            "reward and held-out accuracy",
+            "step",
+            "share",
+            [Curve(name, points) for name, points in reward_curves(cfg).items()],
+        ),
+    )
+
+
 def sections(
     cfg: DemoRun, base: Path, levels: Mapping[str, float], results: Mapping[str, Any], material: Material
 ) -> list[Section]:
@@ -286,5 +337,4 @@ def sections(
         ),
         Section("What it said", header=("question", "answer", "the model", ""), rows=said),
         Section("Stories by the model", rows=[(story,) for story in results["stories"]]),
-        Section("What to try next", code=NEXT.format(run=cfg.run)),
     ]
