@@ -120,6 +120,12 @@ def table_html(header: Sequence[str], rows: Sequence[Sequence[str | int | float]
     return "<table>\n" + "\n".join(lines) + "\n</table>"
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str | int | float]]) -> str:
+    """The same table in Markdown."""
+    lines = [header, ["---"] * len(header), *([shown(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
 def shown(value: str | int | float) -> str:
     return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
