@@ -29,6 +29,7 @@ ONLY_IN = {
     "llvmlite": {"kernels"},
     "pyarrow": {"data"},
     "transformers": {"commands"},
+    "lm_eval": {"commands"},
 }  # may be missing
 WITHOUT_NUMBA = {"legollm.kernels.plan", "legollm.kernels.stamp"}
 AT_TOP = {"numba", "llvmlite"}  # in their room; it is the room itself that others import inside functions only

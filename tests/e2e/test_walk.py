@@ -5,7 +5,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import legollm as package
 from legollm.checkpoints.loading import Loaded
 from legollm.commands.chat import Conversation
 from legollm.data.chat import Message
+from legollm.data.loader import TokenFile
 from legollm.errors import ConfigError
 from legollm.generation.complete import Decoding
 from legollm.generation.sampling import Sampling
@@ -139,6 +140,53 @@ def test_eval_is_the_runs_own_last_evaluation(home: Path, model: str, text: str)
     assert own["text"] == f"{Path('data/book')}, the run's own validation split"
     assert figures["text"] == text.partition("=")[2]
     assert f"{figures['loss']:.4f} nats per token" in legollm("eval", model, text, "batch_size=3").out
+
+
+def test_eval_reads_each_document_by_itself(home: Path, lm: Loaded) -> None:
+    """After the token that ends a text, in each of several ways to cut it into windows."""
+    notes = "|".join(f"Mira put the key in box {i} and left." for i in range(40))
+    Path("notes.txt").write_text(notes, encoding="utf-8")
+    prepared = ("tokenizer=tok.json", "folder=data/notes", "data.read.separator=|", "data.val_fraction=0.5")
+    legollm("data", "prepare", "notes.txt", *prepared)
+    words = ("eval", RUN, "data.prepared=data/notes", "--json")
+    whole = legollm(*words, "stride=96").json
+    short = [legollm(*words, f"stride={stride}", "seq_len=9", "batch_size=3").json for stride in (1, 5)]
+    tokens = TokenFile(Path("data/notes"), "val")
+    starts = [*tokens.document_starts.tolist(), len(tokens)]
+    (end,) = lm.stop_ids()
+    nats = 0.0
+    for start, stop in pairwise(starts):
+        text = torch.tensor([[end, *tokens.ids[start:stop].tolist()]])
+        with torch.no_grad():
+            log_probs = lm.model(text[:, :-1])[0].log_softmax(-1)
+        nats -= float(log_probs.gather(1, text[0, 1:, None]).sum())
+    assert whole["loss"] == pytest.approx(nats / len(tokens), rel=1e-6)
+    assert [one["n_tokens"] for one in (whole, *short)] == [len(tokens)] * 3
+    assert [one["n_documents"] for one in (whole, *short)] == [len(starts) - 1] * 3
+    assert len({one["loss"] for one in (whole, *short)}) == 3  # less context, another loss
+    assert 0 < whole["loss_half_interval"] < 0.2
+    assert f"{len(starts) - 1} documents" in legollm(*words[:-1], "stride=96").out
+
+
+def test_eval_takes_a_test(answering: Path) -> None:
+    """Choices, sums and stories, in the shell and as a file with every answer."""
+    rows = [{"goal": f"go {i}", "sol1": "walk there", "sol2": "run", "label": i % 2} for i in range(6)]
+    Path("valid.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    words = ("eval", RUN, "task=piqa", "source=valid.jsonl", "output=choices.jsonl")
+    found = legollm(*words, "--json").json
+    told = read_rows(Path("choices.jsonl"))
+    assert found["acc"]["value"] == sum(row["acc"] for row in told) / 6
+    assert found["chance"] == 0.5
+    assert found["acc"]["low"] < found["acc"]["value"] < found["acc"]["high"] or found["acc"]["value"] in (0, 1)
+    assert "picking at random gets 50.0%" in legollm(*words, "batch_size=1").out
+    assert [row["choices"][0]["log_prob"] for row in told] == pytest.approx(
+        [row["choices"][0]["log_prob"] for row in read_rows(Path("choices.jsonl"))], abs=1e-4
+    )
+    asked = ("eval", str(answering), "task=world", "n_items=4", "kinds=[add]", "max_new_tokens=3", "output=sums.jsonl")
+    drawn = legollm(*asked, "n_samples=3", "temperature=1", "k=[1,3]", "--json").json
+    assert [len(row["samples"]) for row in read_rows(Path("sums.jsonl"))] == [3] * 4
+    assert drawn["exact_match"]["n"] == drawn["pass@3"]["n"] == 4
+    assert legollm(*asked).out.startswith("world: 4 questions; in brackets")
 
 
 def test_generate_is_decided_by_its_seed(home: Path, lm: Loaded) -> None:

@@ -564,6 +564,7 @@ def test_the_defaults_of_every_verb_read_back(verb: str, write: Write) -> None:
     needed = {
         "name": "llama3", "tokenizer": "tok.json", "data": "pairs.jsonl", "source": "FOLDER", "target": "NEW",
         "model": "FOLDER", "part": "llama3", "adapter": "FOLDER", "out": "NEW", "file": "answers.jsonl",
+        "tasks": "[arc_easy]",
     }  # fmt: skip
     given = [f"{f.name}={needed[f.name]}" for f in dataclasses.fields(cls) if f.default is f.default_factory]
     run = config.resolve(cls, config.read(None, given))

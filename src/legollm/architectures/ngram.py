@@ -112,7 +112,7 @@ class NGram(nn.Module):
 
     @property
     def kv_shapes(self) -> list[tuple[int, int]]:
-        """A cache keeps, in the place of a key and a value, a token and whether it goes on a text."""
+        """A cache keeps, in the place of a key and a value, a token and whether it begins or goes on a text."""
         return [(1, 1)]
 
     def forward(
@@ -143,17 +143,21 @@ class NGram(nn.Module):
             positions, _ = cache.place(n_new, positions)
         elif positions is None:
             positions = torch.arange(n_new, device=tokens.device)
-        goes_on = (positions > 0).expand_as(tokens)  # not the first of a text, nor padding
+        place = positions.clamp(max=1).expand_as(tokens)  # 1 goes on a text, 0 begins one, -1 is padding
         if cache is not None:
             dtype = next(self.parameters()).dtype
-            kept = cache.layers[0].append(tokens[:, None, :, None].to(dtype), goes_on[:, None, :, None].to(dtype))
+            kept = cache.layers[0].append(tokens[:, None, :, None].to(dtype), place[:, None, :, None].to(dtype))
             cache.advance(n_new)
-            tokens, goes_on = (part[:, 0, -(n_new + len(self.levels)) :, 0].long() for part in kept)
+            tokens, place = (part[:, 0, :, 0].long() for part in kept)
+            if bool((place < 0).any()):  # also between old tokens and new ones: text is moved together
+                order = (place >= 0).int().argsort(stable=True)
+                tokens, place = tokens.gather(1, order), place.gather(1, order)
+            tokens, place = (part[:, -(n_new + len(self.levels)) :] for part in (tokens, place))
         contexts = [torch.zeros_like(tokens)]
         before = contexts[0]  # the context of each token: what ends at the token before it
         for level in self.levels[:-1]:
             contexts.append(level.find(before, tokens))
-            before = torch.where(goes_on.bool(), F.pad(contexts[-1], (1, 0), value=-1)[:, :-1], -1)
+            before = torch.where(place > 0, F.pad(contexts[-1], (1, 0), value=-1)[:, :-1], -1)
         return torch.stack(contexts, -1)[:, -n_new:]
 
     def lm_head(self, contexts: Tensor) -> Tensor:

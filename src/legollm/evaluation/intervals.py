@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 Z = 1.959964  # of the normal distribution, 95 % lie within
 
 
@@ -45,6 +47,48 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
         return statistics.fmean(values), 0.0
     t = STUDENT[n - 2] if n - 2 < len(STUDENT) else Z * (1 + 1.25 / (n - 1.8))  # within 0.2 %
     return statistics.fmean(values), t * statistics.stdev(values) / math.sqrt(n)
+
+
+def ratio_interval(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
+    """The sum of all sums over the sum of all counts, and half of its 95 % interval.
+
+    sums, counts: of each document or window. They are what is drawn at random, so they vary and not their tokens, which
+    are alike within one (the ratio estimator of cluster samples, Cochran 1977). Of fewer than two, 0.
+    """
+    n, total = len(counts), sum(counts)
+    ratio = math.fsum(sums) / max(1, total)
+    if n < 2:
+        return ratio, 0.0
+    off = math.fsum((one - ratio * count) ** 2 for one, count in zip(sums, counts, strict=True))
+    return ratio, Z * math.sqrt(off * n / (n - 1)) / total
+
+
+def bootstrap_interval(values: Sequence[float], *, seed: int = 0, n_draws: int = 2000) -> tuple[float, float]:
+    """Where the mean lies in 95 of 100 samples that are drawn from the values, with replacement (Efron 1979)."""
+    rng, mine = np.random.default_rng(seed), np.asarray(values, np.float64)
+    means = [mine[rng.integers(len(mine), size=len(mine))].mean() for _ in range(n_draws)]
+    low, high = np.percentile(means, (2.5, 97.5)).tolist()
+    return low, high
+
+
+class Estimate(NamedTuple):
+    """A mean with the interval that holds the true one in 95 of 100 cases."""
+
+    n: int
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%})"
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean of some values from 0 to 1: Wilson's interval where all are 0 or 1, otherwise by bootstrap."""
+    if all(value in (0, 1) for value in values):
+        found = share(sum(value == 1 for value in values), len(values))
+        return Estimate(found.n, found.value, found.low, found.high)
+    return Estimate(len(values), statistics.fmean(values), *bootstrap_interval(values))
 
 
 def auc(scores: list[float], is_right: list[bool]) -> float:
