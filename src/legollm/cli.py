@@ -85,7 +85,7 @@ VERBS = {
     "bench speedrun": Verb(
         "bench_speedrun", "speedrun", "time from a command to a given loss on Tiny Shakespeare, also against nanoGPT"
     ),
-    "inspect": Verb("inspect_model", "inspect", "the parts of a model, as a table or a picture"),
+    "inspect": Verb("inspect_model", "inspect", "the parts of a model, or what it does with a text as a page"),
     "eject": Verb("eject", "eject", "write an architecture as one self-contained file"),
 }
 

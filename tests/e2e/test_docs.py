@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 LEDGER = "log.md"  # says what was, not what is
 DOCS = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "bricks").glob("*.md")]
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in DOCS if path.name != LEDGER)]
-LONG = {"docs/architectures.md", "docs/quantisation.md", "docs/training.md"}
+LONG = {"docs/architectures.md", "docs/inspect.md", "docs/quantisation.md", "docs/training.md"}
 """Pages whose commands take half a minute; for the patient."""
 COVERED_ELSEWHERE = {"make run", "make test"}
 BLOCK = re.compile(r"(?P<notes>(?:^<!-- test: [^\n]*-->\n)*)^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)

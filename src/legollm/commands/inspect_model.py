@@ -1,4 +1,4 @@
-"""`legollm inspect`: the parts of a model as a table, or as a picture."""
+"""`legollm inspect`: the parts of a model as a table or a picture, or what it does with a text as a page."""
 
 import difflib
 import json
@@ -14,11 +14,13 @@ from legollm.checkpoints.huggingface import config_from_hf
 from legollm.checkpoints.loading import resolve_folder
 from legollm.checkpoints.quantized import quantization_of
 from legollm.checkpoints.reader import read_json
+from legollm.commands import xray
 from legollm.commands.diagram import diagram
 from legollm.config import Resolved
 from legollm.device import without_memory
 from legollm.errors import ConfigError
 from legollm.evaluation.anatomy import Part, anatomy
+from legollm.evaluation.xray import xray as look_into
 from legollm.transforms.quantize import QuantizeConfig, prepare
 
 
@@ -33,17 +35,43 @@ class InspectRun:
     diagram: bool = False
     """Draw it: an SVG that needs nothing else."""
     out: Path | None = None
-    """The file to write, or the folder of the pictures; null prints one, or writes docs/diagrams/."""
+    """The file to write, or the folder of the pictures; null prints one, or writes docs/diagrams/, or with text
+    inspect.html."""
     json: bool = False
     """Print JSON."""
+    text: str | None = None
+    """What the model is to read: a page shows what its heads, blocks and experts do with it."""
+    max_tokens: int = 64
+    """text: how many of its tokens are shown."""
+    layers: tuple[int, ...] | None = None
+    """text: the blocks whose attention maps are drawn; null is all."""
+    n_sinks: int = 1
+    """text: how many first tokens count as places where heads rest."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 2 or not 1 <= self.n_sinks < self.max_tokens:
+            raise ConfigError(
+                f"max_tokens, n_sinks: at least two tokens and fewer sinks than tokens, found {self.max_tokens} and "
+                f"{self.n_sinks}"
+            )
+        if self.text is not None and self.diagram:
+            raise ConfigError("text: makes a page, and diagram a picture of the parts; leave out one of them")
 
 
 def inspect(run: Resolved[InspectRun]) -> None:
     """Show the parts of a model with their shapes and parameters; equal parts in a row are one line. No weight is read.
 
     legollm inspect llama-3.2-1b --diagram llama.svg
+
+    With a text: what the model does with it, as one page without scripts from elsewhere. Loss of each token, attention
+    maps, which heads copy, what each block would say (the logit lens), which experts work on what.
+
+    legollm inspect runs/demo page.html text="Mira put the key in the box. Mira put the key"
     """
     cfg = run.value
+    if cfg.text is not None:
+        look_at_text(cfg, cfg.text)
+        return
     if cfg.name == "all":
         folder = cfg.out or Path("docs/diagrams")
         write_diagrams(folder)
@@ -68,6 +96,22 @@ def inspect(run: Resolved[InspectRun]) -> None:
     else:
         cfg.out.write_text(text, encoding="utf-8")
         print(f"{cfg.out}: {size_of(arch, model_config, parts)}")
+
+
+def look_at_text(cfg: InspectRun, text: str) -> None:
+    """What a model does with a text: a page, or figures."""
+    lm = xray.open_with_weights(cfg.name)
+    ids = xray.ids_of(lm, text, cfg.max_tokens, cfg.n_sinks)
+    ray = look_into(lm.model, ids, lm.text_side().token_bytes, cfg.n_sinks)
+    if not cfg.json:
+        xray.write_page(lm, ray, Path(cfg.name).name, cfg.out or Path("inspect.html"), cfg.layers)
+        return
+    found = json.dumps(xray.figures(lm, ray), indent=1) + "\n"
+    if cfg.out is None:
+        print(found, end="")
+    else:
+        cfg.out.write_text(found, encoding="utf-8")
+        print(f"{cfg.out}: figures of {len(ids):,} tokens")
 
 
 UNCOUNTED = "as large as what a text has to count"

@@ -1,4 +1,4 @@
-"""One page that shows a run: curves, samples, tables. A single file of HTML and SVG; no network, no scripts."""
+"""One page that shows a run: curves, samples, tables. A single file of HTML and SVG; no network, no script needed."""
 
 import html
 import math
@@ -73,6 +73,8 @@ class Section:
     header: Sequence[str] = ()
     rows: Sequence[Sequence[str | int | float]] = ()
     code: str = ""
+    markup: str = ""
+    """HTML that is put on the page as it is: whoever makes it has escaped what came from a text."""
 
 
 def write_report(path: Path, title: str, sections: Sequence[Section]) -> None:
@@ -80,14 +82,18 @@ def write_report(path: Path, title: str, sections: Sequence[Section]) -> None:
     write_whole(path, page(title, sections))
 
 
-def page(title: str, sections: Sequence[Section]) -> str:
-    """The page as text. Everything that comes from a model or a user is escaped."""
+def page(title: str, sections: Sequence[Section], style: str = "", script: str = "") -> str:
+    """The page as text. Everything that comes from a model or a user is escaped.
+
+    style: CSS beside the page's own. script: what makes it more convenient; a page says all it has to say without.
+    """
     body = "\n".join(section_html(section) for section in sections)
+    ending = f"<script>{script}</script>\n" if script else ""
     name = html.escape(title)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{STYLE}</style>\n</head>\n'
-        f"<body>\n<h1>{name}</h1>\n{body}\n</body>\n</html>\n"
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{STYLE}{style}</style>\n'
+        f"</head>\n<body>\n<h1>{name}</h1>\n{body}\n{ending}</body>\n</html>\n"
     )
 
 
@@ -102,6 +108,8 @@ def section_html(section: Section) -> str:
         parts.append(wide(table_html(section.header, section.rows)))
     if section.code:
         parts.append(f"<pre>{html.escape(section.code)}</pre>")
+    if section.markup:
+        parts.append(section.markup)
     return "\n".join(parts)
 
 
