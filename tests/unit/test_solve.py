@@ -26,8 +26,8 @@ from legollm.architectures.scored import last_scores, with_scores
 from legollm.checkpoints.loading import Loaded, load
 from legollm.checkpoints.state import save_model
 from legollm.cli import main
+from legollm.commands.checked_data import Answer, CheckedConfig, read_answers, split_answers
 from legollm.commands.solve import ModelWriter
-from legollm.commands.train_verifier import Answer, CheckedConfig, read_answers, split_answers
 from legollm.data.chat import Message
 from legollm.data.templates import CHATML
 from legollm.errors import CheckpointError, DataError

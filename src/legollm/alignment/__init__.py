@@ -18,4 +18,5 @@ rollouts     a source of batches that has the model answer, has the answers judg
 Nothing is trained, or the judge is:
 feedback     answers that are checked before they count: tried again with the reason, the best of several, a vote
 judges       models as verifiers: trained to tell right from wrong, or asked about themselves
+steps        the same for every line of an answer, so that the wrong one is found
 """

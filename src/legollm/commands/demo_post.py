@@ -25,6 +25,7 @@ from legollm.architectures.qwen3 import Qwen3Config
 from legollm.checkpoints.loading import load
 from legollm.commands import grpo, ppo
 from legollm.commands.checkable import Exam, TaskConfig, encoded, tasks_of
+from legollm.commands.checked_data import CheckedConfig
 from legollm.commands.demo import ANSWERING, DemoRun, item_of
 from legollm.commands.dpo import DpoRun, outcome_of, prefer
 from legollm.commands.grpo import GrpoConfig, GrpoRun
@@ -36,7 +37,7 @@ from legollm.commands.run_folder import open_run
 from legollm.commands.sft import SftRun, finetune
 from legollm.commands.solve import SolveRun, answers_of, row_of
 from legollm.commands.train import TrainRun, pretrain
-from legollm.commands.train_verifier import CheckedConfig, TrainVerifierRun, fit_verifier
+from legollm.commands.train_verifier import TrainVerifierRun, fit_verifier
 from legollm.config import Resolved
 from legollm.data import world
 from legollm.data.world.truth import asked

@@ -1,11 +1,10 @@
-"""`legollm verifier train`: a model and answers known to be right or wrong -> a model that tells them apart."""
+"""`legollm verifier train`: a model and answers, or steps, known to be right or wrong -> one that tells them apart."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, Literal, TypeVar
 
 from legollm.alignment.judges import (
     LABELS,
@@ -16,7 +15,9 @@ from legollm.alignment.judges import (
     checked_batch,
     template_of,
 )
-from legollm.checkpoints.loading import load
+from legollm.alignment.steps import STEP_LABELS, RightSteps, Stepped, step_chances, stepped, stepped_batch
+from legollm.checkpoints.loading import Loaded, load
+from legollm.commands.checked_data import CheckedConfig, chains_of, read_answers, split_answers
 from legollm.commands.fit import Job, fit
 from legollm.commands.run_folder import Resume, open_run
 from legollm.commands.start_from import prepare
@@ -24,28 +25,14 @@ from legollm.config import Resolved
 from legollm.data.chat import end_of_turn
 from legollm.data.pairs import ShuffledBatches, in_order
 from legollm.data.prepare import END_OF_TEXT
-from legollm.data.rows import rows, text
-from legollm.errors import ConfigError, DataError
 from legollm.evaluation.intervals import auc, share
+from legollm.interfaces import Objective
+from legollm.training.objective import IGNORED
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig, TrainState
 from legollm.transforms.lora import LoraConfig
 
-
-@dataclass(frozen=True, kw_only=True)
-class CheckedConfig:
-    """Where the answers come from."""
-
-    SHORTHAND: ClassVar[str] = "source"
-
-    source: Path
-    """results.jsonl of `legollm solve`; or rows with `question`, `answer`, and `right`: true or false."""
-    val_fraction: float = 0.1
-    """Share of the questions that is kept to measure with, with all their answers."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.val_fraction < 1:
-            raise ConfigError(f"val_fraction: a share between 0 and 1, found {self.val_fraction}")
+Example = TypeVar("Example", Checked, Stepped)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +40,9 @@ class TrainVerifierRun:
     """A whole run that makes a verifier."""
 
     data: CheckedConfig
+    kind: Literal["outcome", "process"] = "outcome"
+    """outcome judges whole answers; process each of their lines, so that it can say where one goes wrong (Lightman et
+    al. 2023, arXiv:2305.20050)."""
     model: Path = Path("runs/sft/checkpoint")
     """The model to start from, the one that answered or a smaller one: a checkpoint or run folder."""
     run: Path = Path("runs/verifier")
@@ -70,42 +60,73 @@ class TrainVerifierRun:
     )
 
 
-class Answer(NamedTuple):
-    """One answer and whether it is right."""
-
-    question: str
-    answer: str
-    is_right: bool
-
-
 def train_verifier(run: Resolved[TrainVerifierRun]) -> None:
     """Train a model to tell right answers from wrong ones, and measure it on questions it has not seen.
 
-    It is trained on answers that a model gave, as `legollm solve` writes them with every attempt.
+    It is trained on answers that a model gave, as `legollm solve` writes them with every attempt; or, with
+    kind=process, on answers whose steps were judged.
 
     legollm verifier train data.source=runs/solve/results.jsonl model=runs/sft run=runs/verifier
+    legollm verifier train kind=process data.source=steps.jsonl model=runs/sft run=runs/verifier
     legollm solve model=runs/sft verifier=runs/verifier strategy=weighted
     """
     cfg = run.value
-    state, val = fit_verifier(cfg)
-    scores, labels = chances(load(cfg.run).model, val), [bool(one.label) for one in val]
-    agrees = sum((score >= 0.5) == label for score, label in zip(scores, labels, strict=True))
-    print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} answers, {state.seconds:.0f} s of training")
-    print(f"held-out answers: AUC {auc(scores, labels):.3f}, judged as they are {share(agrees, len(val))}")
+    if cfg.kind == "process":
+        state, val = fit_process(cfg)
+        print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} judged steps, {state.seconds:.0f} s of training")
+        for line in measured_steps(step_chances(load(cfg.run).model, val), val):
+            print(line)
+    else:
+        state, checked = fit_verifier(cfg)
+        scores, labels = chances(load(cfg.run).model, checked), [bool(one.label) for one in checked]
+        agrees = sum((score >= 0.5) == label for score, label in zip(scores, labels, strict=True))
+        print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} answers, {state.seconds:.0f} s of training")
+        print(f"held-out answers: AUC {auc(scores, labels):.3f}, judged as they are {share(agrees, len(checked))}")
     print(f"next: legollm solve verifier={cfg.run} strategy=weighted")
 
 
 def fit_verifier(cfg: TrainVerifierRun) -> tuple[TrainState, list[Checked]]:
-    """The whole run: its state, and the held-out answers."""
-    open_run(cfg.run, cfg, cfg.resume)
-    base = load(cfg.model)
-    base.refuse_pairs()
+    """The whole run of a verifier of answers: its state, and the held-out ones."""
+    base = opened(cfg)
     tokenizer, template, max_len = base.text_side(), template_of(base), base.config.max_seq_len
     train, val = (
         [Checked(answer_ids(tokenizer, template, one.question, one.answer, max_len), int(one.is_right)) for one in part]
         for part in split_answers(list(read_answers(cfg.data.source)), cfg.data)
     )
-    start = prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed, labels=LABELS)
+    return judge_from(cfg, base, LABELS, RightOrWrong(), train, val, checked_batch), val
+
+
+def fit_process(cfg: TrainVerifierRun) -> tuple[TrainState, list[Stepped]]:
+    """The whole run of a verifier of steps: its state, and the held-out answers."""
+    base = opened(cfg)
+    tokenizer, template, max_len = base.text_side(), template_of(base), base.config.max_seq_len
+    train, val = (
+        [stepped(tokenizer, template, one.question, one.steps, one.labels, max_len=max_len) for one in part]
+        for part in chains_of(cfg.data)
+    )
+    return judge_from(cfg, base, STEP_LABELS, RightSteps(), train, val, stepped_batch), val
+
+
+def opened(cfg: TrainVerifierRun) -> Loaded:
+    """The run's folder opened, and the base."""
+    open_run(cfg.run, cfg, cfg.resume)
+    base = load(cfg.model)
+    base.refuse_pairs()
+    return base
+
+
+def judge_from(
+    cfg: TrainVerifierRun,
+    base: Loaded,
+    labels: tuple[str, ...],
+    objective: Objective,
+    train: Sequence[Example],
+    val: Sequence[Example],
+    collate: Callable[[Sequence[Example]], Any],
+) -> TrainState:
+    """Train a base with a head over the labels, and save it."""
+    tokenizer, template = base.text_side(), template_of(base)
+    start = prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed, labels=labels)
     files: dict[str, Any] = {}
     if template:
         files = {"chat_template": template, "eos": tokenizer.decode([end_of_turn(tokenizer, template)])}
@@ -118,9 +139,9 @@ def fit_verifier(cfg: TrainVerifierRun) -> tuple[TrainState, list[Checked]]:
         model=start.model,
         adapter=start.adapter,
         tokenizer=tokenizer,
-        objective=RightOrWrong(),
-        batches=ShuffledBatches(train, checked_batch, cfg.train.batch_size, seed=cfg.seed),
-        validation=lambda n: islice(in_order(val, checked_batch, cfg.train.batch_size), n),
+        objective=objective,
+        batches=ShuffledBatches(train, collate, cfg.train.batch_size, seed=cfg.seed),
+        validation=lambda n: islice(in_order(val, collate, cfg.train.batch_size), n),
         optim=cfg.optim,
         train=cfg.train,
         seed=cfg.seed,
@@ -128,43 +149,27 @@ def fit_verifier(cfg: TrainVerifierRun) -> tuple[TrainState, list[Checked]]:
         counts_tokens=False,
         tokenizer_files=files,
     )
-    return fit(job), val
+    return fit(job)
 
 
-def read_answers(path: Path) -> list[Answer]:
-    """Every attempt in a file of results, or its rows as they are.
+def measured_steps(found: Sequence[Sequence[float]], val: Sequence[Stepped]) -> list[str]:
+    """What the log says of held-out steps: how well they are told apart, and whether the wrong one is found."""
+    judged = [
+        (chance, label == 1)
+        for chances, one in zip(found, val, strict=True)
+        for chance, label in zip(chances, one.labels, strict=True)
+        if label != IGNORED
+    ]
+    scores, labels = [chance for chance, _ in judged], [is_right for _, is_right in judged]
+    agrees = sum((chance >= 0.5) == is_right for chance, is_right in judged)
+    wrong = [(chances, one.labels.index(0)) for chances, one in zip(found, val, strict=True) if 0 in one.labels]
+    n_found = sum(first_doubtful(chances) == first for chances, first in wrong)
+    return [
+        f"held-out steps: AUC {auc(scores, labels):.3f}, judged as they are {share(agrees, len(judged))}",
+        f"held-out answers with a wrong step: the first one is found in {share(n_found, len(wrong))}",
+    ]
 
-    Raises:
-        DataError: a row of another shape; names file and line.
-    """
-    found = []
-    for where, row in rows(path):
-        question = text(row, "question", where)
-        attempts = row.get("attempts", [row])
-        if not isinstance(attempts, list) or not all(isinstance(one, dict) for one in attempts):
-            raise DataError(f"{where}: attempts: expected a list of objects, found {attempts!r:.60}")
-        for one in attempts:
-            if not isinstance(one.get("right"), bool):
-                raise DataError(f"{where}: right: expected true or false, found {one.get('right')!r:.60}")
-            found.append(Answer(question, text(one, "answer", where), one["right"]))
-    return list(dict.fromkeys(found))
 
-
-def split_answers(answers: Sequence[Answer], cfg: CheckedConfig) -> tuple[list[Answer], list[Answer]]:
-    """Those to train on and those to measure with; the question decides, so that none is in both.
-
-    Raises:
-        DataError: one of the parts lacks right answers, or wrong ones.
-    """
-    parts: tuple[list[Answer], list[Answer]] = ([], [])
-    for one in answers:
-        number = int.from_bytes(hashlib.sha256(one.question.encode()).digest()[:8], "big")
-        parts[number < cfg.val_fraction * 2**64].append(one)
-    for name, part in zip(("to train on", "to measure with"), parts, strict=True):
-        n_right = sum(one.is_right for one in part)
-        if n_right in (0, len(part)):
-            raise DataError(
-                f"{cfg.source}: {n_right} right and {len(part) - n_right} wrong answers {name}; both kinds are needed, "
-                "so take more questions, or a model that is neither always right nor always wrong"
-            )
-    return parts
+def first_doubtful(chances: Sequence[float]) -> int | None:
+    """The first step that is likelier wrong than right."""
+    return next((i for i, chance in enumerate(chances) if chance < 0.5), None)

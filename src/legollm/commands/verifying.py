@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from legollm.alignment.judges import SelfVerifier, TrainedVerifier
+from legollm.alignment.steps import STEP_LABELS, StepScore, StepVerifier
 from legollm.checkpoints.loading import Loaded, load
 from legollm.data.world import Task
 from legollm.errors import ConfigError
@@ -25,6 +26,9 @@ class VerifierConfig:
     verifier: str | None = None
     """The name of a verifier; or a folder, a model that was trained to judge; or self, the model is asked. Null is the
     one that each question names."""
+    step_score: StepScore = "product"
+    """verifier=FOLDER of a model that judges steps: an answer's score is the product of the chances of its lines, or
+    min, the smallest of them."""
     false_accept: float = 0.0
     """Share of wrong answers that are accepted all the same, to see what that does."""
     false_reject: float = 0.0
@@ -66,7 +70,7 @@ def verifier_for(
     elif cfg.verifier is not None:
         if cfg.verifier == "world" and "world" not in known:
             raise ConfigError("verifier: world knows only its own questions; use source=world, or another verifier")
-        named = known.get(cfg.verifier) or TrainedVerifier(load(cfg.verifier))
+        named = known.get(cfg.verifier) or trained(load(cfg.verifier), cfg.step_score)
 
     def of(task: Task) -> Verifier:
         verify = named or known[task.verifier]
@@ -75,6 +79,12 @@ def verifier_for(
         return NoisyVerifier(verify, cfg.false_accept, cfg.false_reject)
 
     return of
+
+
+def trained(lm: Loaded, step_score: StepScore) -> Verifier:
+    """The verifier that a model was trained to be, of answers or of their steps."""
+    is_process = getattr(lm.config, "labels", ()) == STEP_LABELS
+    return StepVerifier(lm, step_score) if is_process else TrainedVerifier(lm)
 
 
 def judge_for(sandbox: SandboxConfig, more: Mapping[str, Verifier] | None = None) -> Callable[[Task], Verifier]:

@@ -6,6 +6,7 @@ every machine. What is made of them: tokenizer and pre-training data from `corpu
 (what is true) <- cast, lexicon; plots, beats, scenes, puzzles (what happens) -> narration, frames (what is said).
 """
 
+from legollm.data.world.chains import Chain, chains
 from legollm.data.world.corpus import Figures, Story, corpus, describe, documents, stories
 from legollm.data.world.draw import Split, split_of
 from legollm.data.world.echoes import echoes
@@ -17,6 +18,7 @@ from legollm.data.world.truth import Truth
 
 __all__ = [
     "KINDS",
+    "Chain",
     "Figures",
     "Preference",
     "Question",
@@ -25,6 +27,7 @@ __all__ = [
     "Sum",
     "Task",
     "Truth",
+    "chains",
     "conversations",
     "corpus",
     "describe",
