@@ -63,6 +63,7 @@ VERBS = {
     "seq2seq write": Verb("seq2seq", "write", "write the target of each source"),
     "classify train": Verb("classify", "train", "train an encoder to label texts"),
     "classify label": Verb("classify", "label", "label texts"),
+    "compare": Verb("compare", "compare", "a base against variants: same seeds, equal cost, and what differs for sure"),
     "ladder": Verb("ladder", "ladder", "from counted pairs to a modern decoder: every rung trained, one table"),
     "runs": Verb("runs", "runs", "what was trained: a list of runs, or some of them compared"),
     "eval": Verb("evaluate", "evaluate", "loss and bits per byte of a text, or right answers of a published test"),

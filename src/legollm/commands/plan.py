@@ -122,7 +122,7 @@ def config_of(folder: Path) -> Any:
     return config_from_hf(read_json(resolve_folder(folder) / CONFIG))[1]
 
 
-def figures_of(cfg: PlanRun, text: TextSize | None = None) -> dict[str, Any]:
+def figures_of(cfg: TrainRun, text: TextSize | None = None) -> dict[str, Any]:
     """All figures by name; bytes, floating-point operations and counts, exact, but for what training needs beside."""
     seq_len = seq_len_of(cfg)
     device = pick_device(cfg.train.device)
@@ -163,7 +163,7 @@ def figures_of(cfg: PlanRun, text: TextSize | None = None) -> dict[str, Any]:
     }
 
 
-def built(cfg: PlanRun, model: Any = None) -> nn.Module:
+def built(cfg: TrainRun, model: Any = None) -> nn.Module:
     """The model of a run, or another one in its place, as training would have it."""
     model = model or cfg.model
     made = cast(nn.Module, ARCHITECTURES[model.arch].build(model))
@@ -174,7 +174,7 @@ def built(cfg: PlanRun, model: Any = None) -> nn.Module:
     return made
 
 
-def peak_at(cfg: PlanRun, n_rows: int, precision: str, model: Any = None) -> Peak:
+def peak_at(cfg: TrainRun, n_rows: int, precision: str, model: Any = None) -> Peak:
     """The peak of a step of n_rows rows of a micro-batch."""
     return peak_of(
         partial(built, cfg, model),

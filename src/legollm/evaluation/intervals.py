@@ -45,8 +45,12 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     n = len(values)
     if n < 2:
         return statistics.fmean(values), 0.0
-    t = STUDENT[n - 2] if n - 2 < len(STUDENT) else Z * (1 + 1.25 / (n - 1.8))  # within 0.2 %
-    return statistics.fmean(values), t * statistics.stdev(values) / math.sqrt(n)
+    return statistics.fmean(values), student(n - 1) * statistics.stdev(values) / math.sqrt(n)
+
+
+def student(freedom: int) -> float:
+    """Of Student's t with so many degrees of freedom, 95 % lie within."""
+    return STUDENT[freedom - 1] if freedom <= len(STUDENT) else Z * (1 + 1.25 / (freedom - 0.8))  # within 0.2 %
 
 
 def ratio_interval(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:

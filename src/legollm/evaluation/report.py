@@ -39,6 +39,8 @@ class Curve:
 
     name: str
     points: Sequence[tuple[float, float]]
+    beside: Sequence[Sequence[tuple[float, float]]] = ()
+    """Lines it is the mean of, drawn thin in its colour."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,9 @@ def shown(value: str | int | float) -> str:
 def svg(chart: Chart, width: int = 860, height: int = 340) -> str:
     """A line chart; levels are dashed, each named at its right end."""
     left, right, top, bottom = 62, 150, 34, 46
-    curves = {curve.name: [p for p in curve.points if all(map(math.isfinite, p))] for curve in chart.curves}
-    points = [p for line in curves.values() for p in line]
+    curves = {curve.name: whole_points(curve.points) for curve in chart.curves}
+    beside = {curve.name: [whole_points(line) for line in curve.beside] for curve in chart.curves}
+    points = [p for line in [*curves.values(), *(line for lines in beside.values() for line in lines)] for p in line]
     if not points:
         return ""
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
@@ -180,13 +183,20 @@ def svg(chart: Chart, width: int = 860, height: int = 340) -> str:
         out.append(f'<line {place} class="level"/>')
     for i, (name, line) in enumerate(curves.items()):
         hue = f"c{i % len(COLOURS)}"
+        for thick, one in (*((0.6, thin) for thin in beside[name]), (2, line)):
+            path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in one)
+            kind = f'fill="none" stroke="currentColor" stroke-width="{thick}" class="{hue}"'
+            out += [f'<polyline points="{path}" {kind}/>'] * bool(one)
         if line:
-            path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in line)
-            out.append(f'<polyline points="{path}" fill="none" stroke="currentColor" stroke-width="2" class="{hue}"/>')
             named.append((y_at(line[-1][1]), f"{clipped(name)} {line[-1][1]:.2f}", hue))
     for y, name, kind in spread(named, 15, height - 15):
         out.append(f'<text x="{width - right + 8}" y="{y + 4:.1f}" class="{kind}">{html.escape(name)}</text>')
     return "\n".join([*out, "</svg>"])
+
+
+def whole_points(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those that are numbers."""
+    return [point for point in points if all(map(math.isfinite, point))]
 
 
 CELLS = 80
