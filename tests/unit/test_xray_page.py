@@ -170,3 +170,13 @@ def test_a_picture_holds_the_numbers() -> None:
     found = [[value / 255 for value in lines[4 * row + 1 : 4 * row + 4]] for row in range(5)]
     assert {lines[4 * row] for row in range(5)} == {0}
     torch.testing.assert_close(torch.tensor(found), amounts, rtol=0, atol=0.5 / 255 + 1e-6)
+
+
+@pytest.mark.slow
+def test_a_page_of_144_heads_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder("gpt2", tmp_path / "model", n_layers=12, n_heads=12, d_model=96, max_seq_len=64)
+    legollm("inspect", "model", "text=" + HOSTILE[:8] * 8)
+    parsed = Page(Path("inspect.html").read_text(encoding="utf-8"))
+    assert len(parsed.of("img")) == 144
+    assert Path("inspect.html").stat().st_size < 2_000_000

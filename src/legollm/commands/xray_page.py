@@ -117,7 +117,7 @@ def maps_html(ray: XRay, blocks: Collection[int]) -> str:
             tip = f'<span class="tip">{name}: {facts}</span>'
             pictures.append(f'<div class="map" tabindex="0" data-name="{name}">{image}head {i}{tip}</div>')
         parts.append(f'<h3>Block {block}</h3>\n<div class="maps">{"".join(pictures)}</div>')
-    return "\n".join(parts)
+    return "<div>\n" + "\n".join(parts) + "\n</div>"  # what sticks to the window's top does so within it
 
 
 def told_of(head: Head) -> str:

@@ -15,8 +15,8 @@ body { padding-bottom: 6rem; } h1, p, li, .cut, .tip { overflow-wrap: anywhere; 
 :focus { outline: 2px solid var(--text); outline-offset: 1px; }
 .grid td, .grid th { font: 13px/1.4 ui-monospace, monospace; white-space: pre; padding: .15rem .35rem; }
 .grid th { position: sticky; left: 0; background: var(--page); z-index: 1; font-weight: 400; color: var(--quiet); }
-.maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(4.6rem, 1fr)); gap: .6rem; }
-.map { font-size: .8rem; color: var(--quiet); cursor: zoom-in; }
+.maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(4.2rem, 1fr)); gap: .5rem; }
+.map { scroll-margin-top: 14rem; font-size: .8rem; color: var(--quiet); cursor: zoom-in; }
 .map img { display: block; width: 100%; border: 1px solid var(--line); image-rendering: pixelated; }
 .map:focus { grid-column: 1 / -1; cursor: default; } .map:focus img { max-width: 36rem; }
 #follow { position: sticky; top: 0; z-index: 1; max-height: 45vh; overflow-y: auto; background: var(--page);
