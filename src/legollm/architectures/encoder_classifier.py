@@ -29,7 +29,7 @@ class EncoderClassifierConfig:
     vocab_size: int = 30_522
     """Token ids."""
     labels: tuple[str, ...] = ("0", "1")
-    """What a text can be, in the order of the logits."""
+    """What a text can be, in the order of the logits; with a single one the output is a number."""
     max_seq_len: int = 256
     """Tokens it can look at; there are no positions beyond."""
     n_layers: int = 2
@@ -51,8 +51,8 @@ class EncoderClassifierConfig:
         check_positive(self, "vocab_size", "max_seq_len", "n_layers", "n_heads", "d_model", "d_ff", "n_segments")
         check_divides(self, "n_heads", "d_model")
         check_dropout(self)
-        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
-            raise ConfigError(f"labels: expected two or more different names, found {list(self.labels)}")
+        if not self.labels or len(set(self.labels)) < len(self.labels):
+            raise ConfigError(f"labels: expected one or more different names, found {list(self.labels)}")
 
     @property
     def d_head(self) -> int:
@@ -140,7 +140,7 @@ def config_from_hf(config: Mapping[str, Any]) -> EncoderClassifierConfig:
     accept(config, "attention_probs_dropout_prob", dropout, 0.1)
     accept(config, "classifier_dropout", None, dropout)
     accept(config, "position_embedding_type", "absolute", None)
-    accept(config, "problem_type", None, "single_label_classification")
+    accept(config, "problem_type", None, "single_label_classification", "regression")
     accept(config, "is_decoder", False)
     return EncoderClassifierConfig(
         vocab_size=need(config, "vocab_size"),

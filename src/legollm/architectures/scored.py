@@ -21,6 +21,8 @@ from legollm.errors import ConfigError
 SUFFIX = "+score"
 """What the name of a decoder with such a head ends with: llama3+score."""
 CLASS = "ForSequenceClassification"
+REWARD = ("reward",)
+"""The one output of a model that says how good an answer is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +31,12 @@ class ScoredConfig:
 
     base: Any
     """The configuration of the decoder."""
-    labels: tuple[str, ...] = ("reward",)
+    labels: tuple[str, ...] = REWARD
     """A name for each output."""
     pad_id: int | None = None
     """An id that no text ends with: other programs find the last token of a padded row by it. None: one row at once."""
+    per_token: bool = False
+    """Whether the outputs are of every token, such as tags of words, and not of a whole text."""
 
     def __post_init__(self) -> None:
         if not self.labels or len(set(self.labels)) < len(self.labels):
@@ -84,12 +88,19 @@ def scored_hugging_face(base: HuggingFace) -> HuggingFace:
     """How transformers knows a decoder with such a head."""
 
     def config_to_hf(cfg: ScoredConfig) -> dict[str, Any]:
-        return base.config_to_hf(cfg.base) | labels_to_hf(cfg.labels) | {"pad_token_id": cfg.pad_id}
+        return (
+            base.config_to_hf(cfg.base)
+            | labels_to_hf(cfg.labels)
+            | {"pad_token_id": cfg.pad_id, "per_token": cfg.per_token}
+        )
 
     def config_from_hf(config: Mapping[str, Any]) -> ScoredConfig:
         accept(config, "problem_type", None, "single_label_classification", "regression")
         return ScoredConfig(
-            base=base.config_from_hf(config), labels=labels_from_hf(config), pad_id=config.get("pad_token_id")
+            base=base.config_from_hf(config),
+            labels=labels_from_hf(config),
+            pad_id=config.get("pad_token_id"),
+            per_token=config.get("per_token", False),
         )
 
     return replace(

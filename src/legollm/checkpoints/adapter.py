@@ -84,7 +84,12 @@ def write_adapter(folder: Path, adapter: Adapter, arch: str, model: nn.Module, t
         "base": os.path.relpath(adapter.base, folder.resolve()),
         "fingerprint": adapter.fingerprint,
         "lora": asdict(adapter.lora),
-        "scores": adapter.scored and {"labels": list(adapter.scored.labels), "pad_id": adapter.scored.pad_id},
+        "scores": adapter.scored
+        and {
+            "labels": list(adapter.scored.labels),
+            "pad_id": adapter.scored.pad_id,
+            "per_token": adapter.scored.per_token,
+        },
     }
     write_json(folder / NOTE, note)
 
@@ -125,7 +130,12 @@ def put_adapters(folder: Path, base: Path, arch: str, config: Any, model: nn.Mod
         quantize(model, QuantizeConfig(precision=lora.quantize))
     try:
         if scores := note.get("scores"):
-            config = ScoredConfig(base=config, labels=tuple(scores["labels"]), pad_id=scores["pad_id"])
+            config = ScoredConfig(
+                base=config,
+                labels=tuple(scores["labels"]),
+                pad_id=scores["pad_id"],
+                per_token=scores.get("per_token", False),  # older notes lack it
+            )
             arch = config.arch
             with_scores(model, len(config.labels))  # type: ignore[arg-type]
         attach(arch, model, read_tensors(folder), read_json(folder / SETTINGS), lora)

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import nn
 
-from legollm.architectures.scored import ScoredConfig
+from legollm.architectures.scored import REWARD, ScoredConfig
 from legollm.checkpoints.adapter import base_of, is_adapter, put_adapters, refuse_adapter
 from legollm.checkpoints.huggingface import CONFIG, load_hf_folder
 from legollm.checkpoints.manifest import MANIFEST, latest, verify
@@ -260,7 +260,7 @@ class Loaded:
 def use_of(arch: str, config: Any) -> str | None:
     """The command for a model that does not continue a text; None if it does."""
     if isinstance(config, ScoredConfig):
-        return "legollm classify label" if len(config.labels) > 1 else "legollm reward"
+        return "legollm reward" if config.labels == REWARD else "legollm classify label"
     return USED_BY.get(arch)
 
 

@@ -1,4 +1,4 @@
-"""`legollm classify train` and `label`: texts and their labels -> a model that labels texts."""
+"""`legollm classify train` and `label`: texts and their labels, numbers or tags -> a model that gives them."""
 
 import sys
 from collections.abc import Sequence
@@ -7,29 +7,26 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar, cast
 
-import torch
-from torch import Tensor, nn
-
 from legollm.architectures import ARCHITECTURES
 from legollm.architectures.encoder_classifier import EncoderClassifierConfig
-from legollm.architectures.scored import ScoredConfig
+from legollm.architectures.scored import REWARD, ScoredConfig
 from legollm.checkpoints.loading import load
 from legollm.commands.fit import Job, fit, team_of
+from legollm.commands.label_tasks import TASKS, TaskName, example_of, ids_of, labels_of, measured, outputs, tagged
 from legollm.commands.material import TokenizerConfig, refuse_unused_size
-from legollm.commands.pairs import PairTokenizer, pair_tokenizer
+from legollm.commands.pairs import pair_tokenizer
 from legollm.commands.run_folder import Resume, open_run
 from legollm.commands.scored_base import padding_of
 from legollm.commands.start_from import Start, prepare
 from legollm.components.encoder import EncoderClassifier
 from legollm.config import Resolved
-from legollm.data.pairs import Labelled, ShuffledBatches, TextPair, in_order, label_batch, read_pairs, split_pairs
+from legollm.data.pairs import Labelled, ShuffledBatches, in_order, split_pairs
 from legollm.data.prepare import END_OF_TEXT
 from legollm.device import seed_of
-from legollm.errors import CheckpointError, ConfigError, DataError
+from legollm.errors import CheckpointError, ConfigError
 from legollm.interfaces import Tokenizer
 from legollm.team import ALONE, Team
 from legollm.training.optim import OptimConfig
-from legollm.training.pairs import LabelOfText, label_logits
 from legollm.training.train import TrainConfig, TrainState
 from legollm.transforms.lora import LoraConfig
 
@@ -41,11 +38,12 @@ class LabelledTextConfig:
     SHORTHAND: ClassVar[str] = "source"
 
     source: Path
-    """A .jsonl file whose rows have a text and a label, both text."""
-    text_field: str = "text"
-    """The field of a row that is read."""
-    label_field: str = "label"
-    """The field of a row that says what it is."""
+    """A .jsonl file whose rows have a text and a label: text, or with task=regression a number; or with task=tags a
+    list of words and a list of as many tags."""
+    text_field: str | None = None
+    """The field of a row that is read; null is text, for tags tokens."""
+    label_field: str | None = None
+    """The field of a row that says what it is; null is label, for tags tags."""
     val_fraction: float = 0.1
     """Share of the texts that is kept for validation; none of them is trained on."""
 
@@ -59,6 +57,9 @@ class ClassifyRun:
     """A whole training run over labelled texts."""
 
     data: LabelledTextConfig
+    task: TaskName = "classes"
+    """classes: one of some labels for each text. regression: a number for each text, learned by its squared distance;
+    numbers of about 0 to 1 are learned best. tags: a label for each word, by a decoder (`base`)."""
     run: Path = Path("runs/classify")
     """The run's folder."""
     seed: int = 1337
@@ -79,11 +80,13 @@ class ClassifyRun:
 
 
 def train(run: Resolved[ClassifyRun]) -> None:
-    """Train an encoder, or a decoder that has learned a language, to label texts; and count how many unseen texts it
-    labels right.
+    """Train an encoder, or a decoder that has learned a language, to label texts, to give them a number or their words
+    tags; and measure that on unseen texts.
 
     legollm classify train data.source=reviews.jsonl run=runs/reviews
     legollm classify train data.source=reviews.jsonl base=runs/train optim.lr=1e-4 run=runs/reviews
+    legollm classify train data.source=stars.jsonl task=regression run=runs/stars
+    legollm classify train data.source=words.jsonl task=tags base=runs/train run=runs/tags
     """
     cfg = run.value
     with team_of(cfg) as team:
@@ -91,26 +94,28 @@ def train(run: Resolved[ClassifyRun]) -> None:
             refuse_unused_size(run)
         elif (cfg.model, cfg.tokenizer) != (EncoderClassifierConfig(), TokenizerConfig()):
             raise ConfigError(f"base: {cfg.base} brings its model and tokenizer; leave out model.* and tokenizer")
-        state, right, n_val = fit_labels(cfg, team)
-        print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} texts, {state.seconds:.0f} s of training")
-        print(f"right on unseen texts: {right} of {n_val} ({right / n_val:.2%})")
+        if cfg.task == "tags" and cfg.base is None:
+            raise ConfigError("base: task=tags gives tags with a trained decoder; name its folder, base=runs/train")
+        state, lines = fit_labels(cfg, team)
+        kind = "tagged words" if cfg.task == "tags" else "texts"
+        print(f"{cfg.run}: {state.step} steps, {state.n_tokens:,} {kind}, {state.seconds:.0f} s of training")
+        for line in lines:
+            print(line)
         print(f"next: legollm classify label {cfg.run}/checkpoint")
 
 
-def fit_labels(cfg: ClassifyRun, team: Team = ALONE) -> tuple[TrainState, int, int]:
-    """The whole run: its state, how many held-out texts get the right label, and out of how many."""
-    pairs = read_pairs(cfg.data.source, cfg.data.text_field, cfg.data.label_field)
-    labels = tuple(sorted({pair.wanted for pair in pairs}))
-    if len(labels) < 2:
-        raise DataError(f"{cfg.data.source}: {labels[0]!r} is the only label in it; a choice needs two")
-    texts = split_pairs(pairs, cfg.data.val_fraction)
+def fit_labels(cfg: ClassifyRun, team: Team = ALONE) -> tuple[TrainState, list[str]]:
+    """The whole run: its state, and what is to be said of it."""
+    task = TASKS[cfg.task]
+    rows = task.read(cfg.data.source, cfg.data.text_field or task.fields[0], cfg.data.label_field or task.fields[1])
+    labels = labels_of(rows, cfg.data.source)
+    texts = split_pairs(rows, cfg.data.val_fraction)
     open_run(cfg.run, cfg, cfg.resume, team)
-    start = from_base(cfg.base, cfg, labels) if cfg.base else from_nothing(cfg, pairs, labels, team)
-    tokenizer = cast(Tokenizer, start.tokenizer)
-    train, val = (
-        [Labelled(ids_of(pair.given, tokenizer, start.config), labels.index(pair.wanted)) for pair in part]
-        for part in texts
+    start = (
+        from_base(cfg.base, cfg, labels) if cfg.base else from_nothing(cfg, [row.given for row in rows], labels, team)
     )
+    tokenizer = cast(Tokenizer, start.tokenizer)
+    train, val = ([example_of(row, labels, tokenizer, start.config) for row in part] for part in texts)
     job = Job(
         folder=cfg.run,
         arch=start.arch,
@@ -118,11 +123,11 @@ def fit_labels(cfg: ClassifyRun, team: Team = ALONE) -> tuple[TrainState, int, i
         model=start.model,
         adapter=start.adapter,
         tokenizer=tokenizer,
-        objective=LabelOfText(),
+        objective=task.objective(),
         batches=ShuffledBatches(
-            train, label_batch, cfg.train.batch_size, seed=cfg.seed, rank=team.rank, world_size=team.size
+            train, task.collate, cfg.train.batch_size, seed=cfg.seed, rank=team.rank, world_size=team.size
         ),
-        validation=lambda n: islice(in_order(val, label_batch, cfg.train.batch_size), n),
+        validation=lambda n: islice(in_order(val, task.collate, cfg.train.batch_size), n),
         optim=cfg.optim,
         train=cfg.train,
         seed=cfg.seed,
@@ -132,15 +137,12 @@ def fit_labels(cfg: ClassifyRun, team: Team = ALONE) -> tuple[TrainState, int, i
     )
     state = fit(job)
     if not team.leads:
-        return state, 0, len(val)
-    found = chances(load(cfg.run).model, [example.ids for example in val], cfg.train.batch_size)
-    right = sum(int(row.argmax()) == example.label for row, example in zip(found, val, strict=True))
-    return state, right, len(val)
+        return state, []
+    return state, measured(load(cfg.run).model, val, labels, cfg.train.batch_size)
 
 
-def from_nothing(cfg: ClassifyRun, pairs: Sequence[TextPair], labels: tuple[str, ...], team: Team) -> Start:
+def from_nothing(cfg: ClassifyRun, texts: Sequence[str], labels: tuple[str, ...], team: Team) -> Start:
     """An encoder with fresh weights, and a tokenizer that learned from the texts."""
-    texts = [pair.given for pair in pairs]
     tokenizer = team.first(lambda: pair_tokenizer(cfg.tokenizer, texts, cfg.run / "tokenizer.json")).tokenizer
     model_config = replace(cfg.model, vocab_size=tokenizer.vocab_size, labels=labels)
     model = ARCHITECTURES[model_config.arch].build(model_config, seed=seed_of(cfg.seed, "init"))
@@ -152,35 +154,9 @@ def from_base(folder: Path, cfg: ClassifyRun, labels: tuple[str, ...]) -> Start:
     base = load(folder)
     base.refuse_pairs()
     pad_id = padding_of(base.text_side(), None)
-    return prepare(base, cfg.lora, cfg.freeze, seed=cfg.seed, labels=labels, pad_id=pad_id)
-
-
-def ids_of(text: str, tokenizer: Tokenizer, cfg: EncoderClassifierConfig | ScoredConfig) -> list[int]:
-    """A text as the classifier reads it; an encoder after a token that is no part of it: in its place stands the state
-    that decides. A decoder decides at the last token.
-
-    Raises:
-        DataError: more ids than the model is built for.
-    """
-    if isinstance(cfg, EncoderClassifierConfig):
-        words = PairTokenizer(tokenizer=tokenizer)
-        return [words.end_id, *words.ids(text, cfg.max_seq_len - 1)]
-    ids = tokenizer.encode(text)
-    if len(ids) > cfg.max_seq_len:
-        raise DataError(
-            f"the text that starts with {text[:40]!r} has {len(ids)} tokens, the model reads {cfg.max_seq_len}; "
-            "shorten it, or take a base model with a larger model.max_seq_len"
-        )
-    return ids
-
-
-@torch.inference_mode()
-def chances(model: nn.Module, texts: Sequence[list[int]], batch_size: int) -> list[Tensor]:
-    """How likely each label is, (C,), for each text."""
-    rows: list[Tensor] = []
-    for batch in in_order([Labelled(ids, 0) for ids in texts], label_batch, batch_size):
-        rows += label_logits(model, batch).float().softmax(-1)
-    return rows
+    return prepare(
+        base, cfg.lora, cfg.freeze, seed=cfg.seed, labels=labels, pad_id=pad_id, per_token=cfg.task == "tags"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,18 +175,33 @@ class LabelRun:
 
 
 def label(run: Resolved[LabelRun]) -> None:
-    """Label texts, a line each: the likeliest label, how likely it is, and the text.
+    """Label texts, a line each: the likeliest label, how likely it is, and the text; or its number; or its words, as
+    white space parts them, each with its tag.
 
     legollm classify label runs/reviews "could not put it down"
     """
     cfg = run.value
     lm = load(cfg.model)
-    is_scored = isinstance(lm.config, ScoredConfig) and len(lm.config.labels) > 1
+    is_scored = isinstance(lm.config, ScoredConfig) and lm.config.labels != REWARD
     if not isinstance(lm.model, EncoderClassifier) and not is_scored:
         raise CheckpointError(f"{lm.folder}: {lm.arch} is no classifier; give a folder of `legollm classify train`")
-    texts = [text for text in cfg.texts or sys.stdin.read().splitlines() if text]
+    texts = [text for text in cfg.texts or sys.stdin.read().splitlines() if text.strip()]
     if not texts:
         raise ConfigError("texts: none given; name texts, or write them to standard input, a line each")
-    ids = [ids_of(text, lm.text_side(), lm.config) for text in texts]
-    for text, row in zip(texts, chances(lm.model, ids, cfg.batch_size), strict=True):
-        print(f"{lm.config.labels[int(row.argmax())]}  {float(row.max()):.2f}  {text}")
+    tokenizer, labels = lm.text_side(), lm.config.labels
+    is_tagger = isinstance(lm.config, ScoredConfig) and lm.config.per_token
+    examples = [
+        tagged(text.split(), tokenizer, lm.config.max_seq_len)
+        if is_tagger
+        else Labelled(ids_of(text, tokenizer, lm.config), 0)
+        for text in texts
+    ]
+    for text, row in zip(texts, outputs(lm.model, examples, cfg.batch_size), strict=True):
+        if is_tagger:
+            tags = [labels[number] for number in row.argmax(-1).tolist()]
+            print(" ".join(f"{word}/{tag}" for word, tag in zip(text.split(), tags, strict=True)))
+        elif len(labels) == 1:
+            print(f"{float(row):.4g}  {text}")
+        else:
+            chances = row.softmax(-1)
+            print(f"{labels[int(chances.argmax())]}  {float(chances.max()):.2f}  {text}")

@@ -77,10 +77,11 @@ def prepare(
     seed: int,
     labels: tuple[str, ...] = (),
     pad_id: int | None = None,
+    per_token: bool = False,
 ) -> Start:
     """Round a loaded base, freeze it, give it adapters, as a configuration says, in place.
 
-    seed: of the run. labels, pad_id: of a fresh head for scores in place of the one over the vocabulary, see
+    seed: of the run. labels, pad_id, per_token: of a fresh head for scores in place of the one over the vocabulary, see
     architectures/scored.py; it learns, whatever else stands still.
 
     Raises:
@@ -93,7 +94,7 @@ def prepare(
         refuse_for_adapters(base, frozen)
         adapter = Adapter(base.folder.resolve(), fingerprint(model), lora)
     if labels:
-        config = ScoredConfig(base=config, labels=labels, pad_id=pad_id)
+        config = ScoredConfig(base=config, labels=labels, pad_id=pad_id, per_token=per_token)
         arch = config.arch
         with_scores(cast(Decoder, model), len(labels), seed)
     if adapter:

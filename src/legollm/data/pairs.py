@@ -1,6 +1,7 @@
-"""Pairs of texts: a source and its target, a text and its label; from JSON lines to batches."""
+"""Pairs of texts: a source and its target, a text and its label, number or tags; from JSON lines to batches."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -25,6 +26,28 @@ class TextPair(NamedTuple):
     wanted: str
 
 
+class TextNumber(NamedTuple):
+    """One row of a file whose label is a number."""
+
+    given: str
+    wanted: float
+
+
+class TaggedText(NamedTuple):
+    """One row of a file with a tag for each word."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    @property
+    def given(self) -> str:
+        """The text."""
+        return " ".join(self.words)
+
+
+Row = TypeVar("Row", TextPair, TextNumber, TaggedText)
+
+
 class SourceTarget(NamedTuple):
     """A source and what is to be written for it, as ids; the target ends with the token that ends a text."""
 
@@ -33,10 +56,18 @@ class SourceTarget(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """A text as ids, and the number of its label."""
+    """A text as ids, and the number of its label, or the number that it is to get."""
 
     ids: list[int]
-    label: int
+    label: float
+
+
+class Tagged(NamedTuple):
+    """A text as ids, the places where its words end, and the number of each word's tag."""
+
+    ids: list[int]
+    ends: list[int]
+    tags: list[int]
 
 
 class SourceBatch(NamedTuple):
@@ -60,7 +91,16 @@ class LabelBatch(NamedTuple):
     positions: Tensor
     """(B, S) int64, -1 at padding."""
     labels: Tensor
-    """(B,) int64."""
+    """(B,) int64, or float32 where they are numbers."""
+
+
+class TagBatch(NamedTuple):
+    """One micro-batch of texts whose words have tags, padded on the right."""
+
+    tokens: Tensor
+    """(B, T) int64."""
+    tags: Tensor
+    """(B, T) int64 at the last token of each word, IGNORED elsewhere."""
 
 
 def read_pairs(path: Path, given: str, wanted: str) -> list[TextPair]:
@@ -69,16 +109,65 @@ def read_pairs(path: Path, given: str, wanted: str) -> list[TextPair]:
     Raises:
         DataError: a row without them; names file, line and field. Or no rows.
     """
-    pairs = []
+    return [
+        TextPair(text_in(row, given, where), text_in(row, wanted, where))
+        for where, row in some_rows(path, given, wanted)
+    ]
+
+
+def read_numbers(path: Path, given: str, wanted: str) -> list[TextNumber]:
+    """The rows of a .jsonl file with a text in `given` and a number in `wanted`.
+
+    Raises:
+        DataError: a row without them; names file, line and field. Or no rows.
+    """
+    found = []
+    for where, row in some_rows(path, given, wanted):
+        number = row.get(wanted)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise DataError(f"{where}: expected a number in the field {wanted!r}, found {number!r:.60}")
+        found.append(TextNumber(text_in(row, given, where), float(number)))
+    return found
+
+
+def read_tagged(path: Path, words: str, tags: str) -> list[TaggedText]:
+    """The rows of a .jsonl file with a list of words and a list of as many tags, all of them text.
+
+    Raises:
+        DataError: a row without them; names file, line and field. Or no rows.
+    """
+    found = []
+    for where, row in some_rows(path, words, tags):
+        for field in (words, tags):
+            each = row.get(field)
+            if not isinstance(each, list) or not each or not all(isinstance(one, str) and one for one in each):
+                raise DataError(f"{where}: expected a list of texts in the field {field!r}, found {each!r:.60}")
+        if len(row[words]) != len(row[tags]):
+            raise DataError(f"{where}: {len(row[tags])} {tags} for {len(row[words])} {words}; give one for each")
+        found.append(TaggedText(tuple(row[words]), tuple(row[tags])))
+    return found
+
+
+def some_rows(path: Path, *fields: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a .jsonl file, each with `FILE:LINE`.
+
+    Raises:
+        DataError: there are none.
+    """
+    n = 0
     for line, row in read_rows(path, str(path), BadRows("stop", way_out="")):
-        for field in (given, wanted):
-            if not isinstance(row.get(field), str) or not row[field]:
-                found = ", ".join(map(repr, row)) or "nothing"
-                raise DataError(f"{path}:{line}: expected text in the field {field!r}; the row has {found}")
-        pairs.append(TextPair(row[given], row[wanted]))
-    if not pairs:
-        raise DataError(f"{path}: no rows in it; give one JSON object with {given!r} and {wanted!r} a line")
-    return pairs
+        n = line
+        yield f"{path}:{line}", row
+    if not n:
+        raise DataError(f"{path}: no rows in it; give one JSON object with {' and '.join(map(repr, fields))} a line")
+
+
+def text_in(row: Mapping[str, Any], field: str, where: str) -> str:
+    value = row.get(field)
+    if not isinstance(value, str) or not value:
+        found = ", ".join(map(repr, row)) or "nothing"
+        raise DataError(f"{where}: expected text in the field {field!r}; the row has {found}")
+    return value
 
 
 def reversals(seed: int, n: int, max_chars: int) -> list[TextPair]:
@@ -90,13 +179,13 @@ def reversals(seed: int, n: int, max_chars: int) -> list[TextPair]:
     return [TextPair(word, word[::-1]) for word in dict.fromkeys(words)]
 
 
-def split_pairs(pairs: Sequence[TextPair], val_fraction: float) -> tuple[list[TextPair], list[TextPair]]:
+def split_pairs(pairs: Sequence[Row], val_fraction: float) -> tuple[list[Row], list[Row]]:
     """Those to train on and those to validate on. What is given decides, so that no text is in both.
 
     Raises:
         DataError: too few pairs for one of the two.
     """
-    parts: tuple[list[TextPair], list[TextPair]] = ([], [])
+    parts: tuple[list[Row], list[Row]] = ([], [])
     for pair in pairs:
         number = int.from_bytes(hashlib.sha256(pair.given.encode()).digest()[:8], "big")
         parts[number < val_fraction * 2**64].append(pair)
@@ -120,6 +209,15 @@ def label_batch(examples: Sequence[Labelled]) -> LabelBatch:
     """Rows of unequal length as one batch, padded on the right."""
     tokens, positions = right_padded([example.ids for example in examples])
     return LabelBatch(tokens, positions, torch.tensor([example.label for example in examples]))
+
+
+def tag_batch(examples: Sequence[Tagged]) -> TagBatch:
+    """Rows of unequal length as one batch."""
+    tokens, _ = right_padded([example.ids for example in examples])
+    tags = torch.full_like(tokens, IGNORED)
+    for row, example in zip(tags, examples, strict=True):
+        row[example.ends] = torch.tensor(example.tags)
+    return TagBatch(tokens, tags)
 
 
 def right_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Objectives over pairs: a target written for a source, a label given to a text."""
+"""Objectives over pairs: a target written for a source; a label or a number given to a text, a tag to each word."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from legollm.architectures.scored import last_scores
 from legollm.components.decoder import Decoder
-from legollm.data.pairs import LabelBatch, SourceBatch
+from legollm.data.pairs import LabelBatch, SourceBatch, TagBatch
 from legollm.training.balance import routing_loss
 from legollm.training.objective import IGNORED
 
@@ -35,6 +35,33 @@ class LabelOfText:
 
     def n_terms(self, batch: LabelBatch) -> int:
         return batch.labels.size(0)
+
+
+class NumberOfText:
+    """Squared distance of the number of each text from what it is to be."""
+
+    def __call__(self, model: nn.Module, batch: LabelBatch) -> Tensor:
+        """-> the summed loss, ()."""
+        found = wide(label_logits(model, batch)).squeeze(-1)  # (B,)
+        n_tokens = (batch.positions >= 0).sum()
+        routed = routing_loss(model, batch.positions >= 0) * (batch.labels.numel() / n_tokens)
+        return (found - batch.labels).square().sum() + routed
+
+    def n_terms(self, batch: LabelBatch) -> int:
+        return batch.labels.size(0)
+
+
+class TagOfWord:
+    """Cross entropy of the tag of each word, in nats, read at its last token: there a decoder knows all of it."""
+
+    def __call__(self, model: nn.Module, batch: TagBatch) -> Tensor:
+        """-> the summed loss, ()."""
+        counts = batch.tags != IGNORED
+        loss = F.cross_entropy(wide(model(batch.tokens, at=counts)), batch.tags[counts], reduction="sum")
+        return loss + routing_loss(model, counts)
+
+    def n_terms(self, batch: TagBatch) -> int:
+        return int((batch.tags != IGNORED).sum())
 
 
 def label_logits(model: nn.Module, batch: LabelBatch) -> Tensor:
