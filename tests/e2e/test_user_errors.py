@@ -126,6 +126,10 @@ WRONG = [
     ("eval runs/base task=world source=book.txt", 2, "world makes its questions itself"),
     ("eval runs/base task=world k=[2]", 2, "k: from 1 to n_samples=1, found [2]"),
     ("eval runs/base task=world n_samples=2", 2, "temperature: 0 writes the same answer each time"),
+    ("eval runs/base task=world split=test", 2, "split: the world has train and val, found 'test'"),
+    ("eval runs/base task=arc source=book.txt split=test", 2, "split: book.txt is a file, which has one"),
+    ("eval runs/base task=arc source=book.txt shots=book.txt n_shots=0", 2, "shots: with n_shots=0 none is shown"),
+    ("eval runs/base task=mmlu source=book.txt seed=3", 2, "seed: goes with written answers, and task=mmlu compares"),
     ("lm-eval runs/base tasks=[]", 2, "tasks: found none"),
     ("lm-eval runs/base tasks=[x] include=nowhere", 2, "include: nowhere is no folder"),
     # eject

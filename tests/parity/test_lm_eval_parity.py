@@ -40,8 +40,9 @@ ROLLED = [TEXT[:60], TEXT[:900]]
 GREEDY = [("Mira put the key", {"until": ["\n", "zz"], "max_gen_toks": 9, "do_sample": False}), (TEXT[:2000], {})]
 N_MMLU = 3
 GOLDEN: dict[str, list[float]] = {
-    "pairs": [-74.70854, -74.70854, -53.19152, -52.12503, -8.41057, -7.58253, -97.00978],
-    "rolled": [-150.49493, -2175.86465],
+    "pairs": [-74.70854, -74.70854, -53.19152, -55.02826, -8.41057, -7.58253, -97.00978],
+    "rolled": [-153.83405, -2177.05777],
+    "begins": [-75.51755, -75.51755, -51.60405, -52.12503, -8.30528, -7.47597, -97.00978],
     "mmlu": [
         -9.16073,
         -7.16518,
@@ -59,23 +60,46 @@ GOLDEN: dict[str, list[float]] = {
 }
 
 
-def write_model(folder: Path) -> Loaded:
-    """A model that needs no training: the scale of its weights makes every part of it matter."""
+def write_model(folder: Path, *, begins: bool = False) -> Loaded:
+    """A model that needs no training: the scale of its weights makes every part of it matter.
+
+    begins: whether its tokenizer puts a token before every text, as that of LLaMA 3 does.
+    """
     tokenizer = RegexBPETokenizer("gpt2")
-    tokenizer.train(TEXT, vocab_size=600, special_tokens=["<|endoftext|>"])
+    tokenizer.train(TEXT, vocab_size=600, special_tokens=["<|endoftext|>", "<|begin|>"])
     config = GPT2Config(vocab_size=600, max_seq_len=96, n_layers=2, n_heads=4, d_model=32)
     model = ARCHITECTURES["gpt2"].build(config, 0)
     with torch.no_grad():
         for i, parameter in enumerate(model.parameters()):
             places = torch.arange(parameter.numel(), dtype=torch.float64)
             parameter += (0.3 * torch.sin(places * 12.9898 + i).mul(43758.5453).sin()).float().view(parameter.shape)
-    save_model(folder, model, "gpt2", config, tokenizer, eos="<|endoftext|>")
+    roles = {"eos": "<|endoftext|>"} | ({"bos": "<|begin|>"} if begins else {})
+    save_model(folder, model, "gpt2", config, tokenizer, **roles)
+    if begins:
+        begin = {"SpecialToken": {"id": "<|begin|>", "type_id": 0}}
+        first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+        ids = {"id": "<|begin|>", "ids": [tokenizer.special_tokens["<|begin|>"]], "tokens": ["<|begin|>"]}
+        path = folder / "tokenizer.json"
+        document = json.loads(path.read_bytes())
+        document["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": [begin, first],
+            "pair": [begin, first, begin, second],
+            "special_tokens": {"<|begin|>": ids},
+        }
+        path.write_text(json.dumps(document), encoding="utf-8")
+        (folder / "manifest.json").unlink()
     return load(folder)
 
 
 @pytest.fixture(scope="module")
 def lm(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return write_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def lm_that_begins(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    return write_model(tmp_path_factory.mktemp("model") / "tiny", begins=True)
 
 
 def ours(lm: Loaded, batch_size: int = 4) -> dict[str, list[float]]:
@@ -108,6 +132,10 @@ def test_equal_to_what_lm_eval_gave(lm: Loaded) -> None:
         assert values == pytest.approx(GOLDEN[name], abs=1e-4, rel=1e-6), name
     again = ours(lm, batch_size=1)
     assert again["pairs"] == pytest.approx(found["pairs"], abs=1e-4)
+
+
+def test_equal_also_where_a_token_begins_every_text(lm_that_begins: Loaded) -> None:
+    assert ours(lm_that_begins)["pairs"] == pytest.approx(GOLDEN["begins"], abs=1e-4)
 
 
 def test_equal_to_what_lm_eval_gave_on_mmlu(lm: Loaded, shared_data: Path) -> None:
@@ -200,6 +228,8 @@ if __name__ == "__main__":
         model = write_model(Path(name) / "tiny")
         other = hflm(model.folder)
         numbers = given(other)
+        beginning = hflm(write_model(Path(name) / "begins", begins=True).folder)
+        numbers["begins"] = given(beginning)["pairs"]
         data = Path(os.environ.get("LEGOLLM_DATA", Path(__file__).parents[3] / "shared" / "data"))
         asked = mmlu_of(model, data / "tasks" / "mmlu")[1]
         numbers["mmlu"] = [value for value, _ in other.loglikelihood(instances("loglikelihood", asked))]

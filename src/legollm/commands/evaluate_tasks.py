@@ -1,7 +1,7 @@
 """Tests with an answer sheet, for `legollm eval`: which choice is likelier, or whether what is written is right."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from legollm.checkpoints.loading import Loaded
 from legollm.commands.answers_page import json_lines
 from legollm.commands.beginning import prompts_of
+from legollm.config.kinds import default_of
 from legollm.data import world
 from legollm.data.benchmarks import BENCHMARKS, Benchmark, Item, before, read_items, shots_of
 from legollm.data.chat import Message
@@ -89,8 +90,19 @@ class TaskSettings:
             raise ConfigError("temperature: 0 writes the same answer each time; with n_samples give more, such as 0.8")
         if self.task == "world" and (self.source or self.n_shots or self.shots):
             raise ConfigError("task: world makes its questions itself; leave out source, n_shots and shots")
+        if self.task == "world" and self.split not in (None, "train", "val"):
+            raise ConfigError(f"split: the world has train and val, found {self.split!r}")
         if self.task not in (None, "world") and self.source is None:
             raise ConfigError(f"source: task={self.task} reads a file that lies here; give it, or the folder with it")
+        if self.split and self.source and self.source.is_file():
+            raise ConfigError(f"split: {self.source} is a file, which has one; leave it out, or give the folder")
+        if self.shots and self.n_shots == 0:
+            raise ConfigError("shots: with n_shots=0 none is shown; leave out one of the two")
+        if self.task is not None and not self.benchmark.max_new_tokens:
+            defaults = {one.name: default_of(one) for one in fields(TaskSettings)}
+            for name in ("n_samples", "k", "temperature", "top_p", "max_new_tokens", "seed", "chat", "engine"):
+                if getattr(self, name) != defaults[name]:
+                    raise ConfigError(f"{name}: goes with written answers, and task={self.task} compares choices")
 
     @property
     def benchmark(self) -> Benchmark:
@@ -281,7 +293,8 @@ def print_task(figures: dict[str, Any], window: int) -> None:
     names = [name for name, value in figures.items() if isinstance(value, dict) and "value" in value]
     shots = f", {figures['n_shots']} worked examples" if figures["n_shots"] else ""
     samples = f", {figures['n_samples']} answers each" if figures["n_samples"] > 1 else ""
-    print(f"{figures['task']}: {figures['n_items']:,} questions{shots}{samples}; in brackets the 95 % interval")
+    plural = "" if figures["n_items"] == 1 else "s"
+    print(f"{figures['task']}: {figures['n_items']:,} question{plural}{shots}{samples}; in brackets the 95 % interval")
     rows = [("", "n", names)]
     for kind, of in {"all": figures, **figures["kinds"]}.items():
         rows.append((kind, f"{of[names[0]]['n']:,}", [str(Estimate(**of[name])) for name in names]))
