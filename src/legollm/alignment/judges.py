@@ -1,4 +1,5 @@
-"""Models as verifiers: one that was trained to tell right answers from wrong ones, and one that is asked about itself.
+"""Models as verifiers: one that was trained to tell right answers from wrong ones (Cobbe et al. 2021,
+arXiv:2110.14168), and one that is asked about itself (Kadavath et al. 2022, arXiv:2207.05221).
 
 Both see only the text. They generalise to questions that no program can check, and they err; how often is measured on
 answers to questions that they were not trained with.

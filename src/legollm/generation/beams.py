@@ -1,4 +1,7 @@
-"""Beam search: the likeliest answer as a whole, not the likeliest token each time."""
+"""Beam search: the likeliest answer as a whole, not the likeliest token each time.
+
+Sutskever et al. 2014, arXiv:1409.3215, section 3.2.
+"""
 
 import math
 from collections.abc import Iterator

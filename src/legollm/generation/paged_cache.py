@@ -1,4 +1,7 @@
-"""A cache whose texts take memory block by block, and share the blocks of a beginning that they have in common."""
+"""A cache whose texts take memory block by block, and share the blocks of a beginning that they have in common.
+
+The idea of paged attention (Kwon et al. 2023, arXiv:2309.06180).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The length of the whole gradient, and cutting it to a bound."""
+"""The length of the whole gradient, and cutting it to a bound (Pascanu et al. 2013, arXiv:1211.5063)."""
 
 from collections.abc import Iterable
 

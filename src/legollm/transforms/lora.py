@@ -1,4 +1,5 @@
-"""A built model whose linear maps get adapters, and all else stands still: a hundredth of the parameters learns.
+"""A built model whose linear maps get adapters, and all else stands still: a hundredth of the parameters learns
+(LoRA; Hu et al. 2021, arXiv:2106.09685).
 
 `add_lora` puts them in. `merge` has each map compute with one matrix again for as long as nothing learns, such as while
 rollouts are written; `unmerge` is exact. `without_adapters` is the base, in the same memory: a reference model for
