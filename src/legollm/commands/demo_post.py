@@ -21,6 +21,7 @@ from typing import Any
 
 from legollm.alignment.judges import chances
 from legollm.alignment.plan import SamplerConfig
+from legollm.alignment.preferences import PreferenceConfig
 from legollm.architectures.qwen3 import Qwen3Config
 from legollm.checkpoints.loading import load
 from legollm.commands import grpo, ppo
@@ -84,22 +85,23 @@ class PostRun:
             model=Qwen3Config(d_model=96, n_layers=3, n_heads=4, n_kv_heads=2, d_head=32, d_ff=256, max_seq_len=64),
             optim=OptimConfig(lr=2e-3, schedule="constant"),
             train=TrainConfig(
-                max_steps=1500, batch_size=32, eval_every=25, target_loss=0.76, save_every=250, precision="float32"
+                max_steps=1500, batch_size=32, eval_every=25, target_loss=0.86, save_every=250, precision="float32"
             ),
         )
     )
     """Of sums as text; ended while it still gets most of them wrong."""
     taught: SftRun = field(
         default_factory=lambda: SftRun(
-            optim=OptimConfig(lr=5e-4, schedule="constant", warmup_steps=10),
+            optim=OptimConfig(lr=1e-3, schedule="constant", warmup_steps=10),
             train=TrainConfig(
-                max_steps=400, batch_size=64, eval_every=10, target_loss=0.6, save_every=100, precision="float32"
+                max_steps=1000, batch_size=64, eval_every=10, target_loss=0.7, save_every=250, precision="float32"
             ),
         )
     )
     """Of sums as questions and answers; ended where about three in ten are right."""
     dpo: DpoRun = field(
         default_factory=lambda: DpoRun(
+            dpo=PreferenceConfig(sft=1.0),
             optim=OptimConfig(lr=3e-4, warmup_steps=10, weight_decay=0.0),
             train=TrainConfig(max_steps=150, batch_size=32, eval_every=50, save_every=50, precision="float32"),
         )

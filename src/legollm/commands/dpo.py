@@ -30,7 +30,8 @@ from legollm.training.train import TrainConfig, TrainState
 from legollm.transforms.lora import LoraConfig
 
 ANSWER_TOKENS = 64
-"""Of an answer that the model writes itself; prompts that leave less room are not asked."""
+"""Of an answer that the model writes itself, at most, and at most half of what it can read at once; prompts that leave
+less room are not asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,12 +181,13 @@ def outcome_of(cfg: DpoRun, val: Sequence[Pair], precision: Precision) -> Outcom
         before, after = (share_preferred(pairs, cfg.dpo.divides) for pairs in (val, later))
     else:
         before, after = 0.5, share_told(val, later, cfg.dpo.divides)
-    prompts = [pair.prompt for pair in val if len(pair.prompt) + ANSWER_TOKENS <= max_len][: cfg.n_answers]
+    room = min(ANSWER_TOKENS, max_len // 2)
+    prompts = [pair.prompt for pair in val if len(pair.prompt) + room <= max_len][: cfg.n_answers]
     if not prompts:
         return Outcome(before, after, None)
     has_start = cfg.lora.rank and not cfg.lora.also
     start = None if has_start else load(cfg.model).model.to(next(model.parameters()).device)
-    return Outcome(before, after, drift_of(tuned, start, prompts, seed=cfg.seed, max_new_tokens=ANSWER_TOKENS))
+    return Outcome(before, after, drift_of(tuned, start, prompts, seed=cfg.seed, max_new_tokens=room))
 
 
 def share_preferred(pairs: Sequence[Pair], divides: bool) -> float:
