@@ -16,6 +16,7 @@ an extra is not installed, `file NAME` and `output` are as above.
 import contextlib
 import io
 import json
+import logging
 import re
 import shlex
 import shutil
@@ -45,6 +46,8 @@ DEMO = """
     data.read.world_bytes=400000 tokenizer.vocab_size=512 model.n_layers=1 model.n_heads=2 model.d_model=32
     model.d_head=16 model.d_ff=64 model.max_seq_len=1024 train.max_steps=10 train.eval_every=5 train.save_every=5
     train.eval_batches=2 sft.train.max_steps=4 sft.data.n_examples=64 sft.data.n_val=8 n_questions=12 sample_tokens=12
+    grpo.train.max_steps=1 grpo.train.batch_size=4 grpo.grpo.n_prompts=2 grpo.grpo.group_size=2 grpo.data.n_tasks=8
+    grpo.data.n_val=4
 """
 
 
@@ -112,19 +115,42 @@ def same(expected: str, printed: str) -> bool:
 def follow(blocks: list[Block], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Do what a reader of the page would do, in the current folder."""
     names: dict[str, Any] = {"__name__": "docs"}
-    printed = ""
+    printed = warned = ""
     for block in blocks:
         if block.language == "text":
             if "output" in block.notes:
-                assert same(block.text, printed), f"{block.where}: printed was\n{printed}"
+                is_so = same(block.text, printed) or same(block.text, warned + printed)
+                assert is_so, f"{block.where}: printed was\n{printed}"
             continue
-        if block.language == "sh":
-            run_commands(block, monkeypatch)
-        elif block.language == "python":
-            run_python(block, names)
-        else:
-            Path(block.notes["file"]).write_text(block.text, encoding="utf-8")
-        printed = "".join(capsys.readouterr())
+        with warnings_of_the_program() as warnings:
+            follow_one(block, names, monkeypatch)
+        printed, warned = "".join(capsys.readouterr()), "".join(f"WARNING: {text}\n" for text in warnings)
+
+
+def follow_one(block: Block, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    if block.language == "sh":
+        run_commands(block, monkeypatch)
+    elif block.language == "python":
+        run_python(block, names)
+    else:
+        Path(block.notes["file"]).write_text(block.text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def warnings_of_the_program() -> Iterator[list[str]]:
+    """What is warned of meanwhile; on a terminal it stands among what is printed, here it is the test's log."""
+    texts: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            texts.append(record.getMessage())
+
+    handler, logger = Kept(logging.WARNING), logging.getLogger("legollm")
+    logger.addHandler(handler)
+    try:
+        yield texts
+    finally:
+        logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="module")

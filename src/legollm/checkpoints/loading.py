@@ -14,7 +14,7 @@ from torch import nn
 from legollm.architectures.scored import REWARD, ScoredConfig
 from legollm.checkpoints.adapter import base_of, is_adapter, put_adapters, refuse_adapter
 from legollm.checkpoints.huggingface import CONFIG, load_hf_folder
-from legollm.checkpoints.manifest import MANIFEST, latest, verify
+from legollm.checkpoints.manifest import MANIFEST, latest, steps, verify
 from legollm.checkpoints.quantized import load_quantized, quantization_of
 from legollm.checkpoints.reader import inside, read_json
 from legollm.data.chat import Message, encode_chat, end_of_turn
@@ -371,7 +371,7 @@ def resolve_folder(path: Path, *, adapters: bool = False) -> Path:
     adapters: whether it may hold an adapter instead.
 
     Raises:
-        CheckpointError: no such folder, or nothing in it that is wanted.
+        CheckpointError: no such folder, nothing in it that is wanted, or only what is damaged.
     """
     found = newest_in(path)
     if not adapters:
@@ -385,6 +385,8 @@ def newest_in(path: Path) -> Path:
     run = path.parent if path.name == "checkpoint" and not path.exists() else path
     if (run / "checkpoints").is_dir() and (newest := latest(run / "checkpoints")):
         return newest
+    if steps(run / "checkpoints"):
+        raise CheckpointError(f"{run}: no checkpoint in it is whole; restore its files from a copy, or train it again")
     if not path.exists():
         near = difflib.get_close_matches(
             path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [], n=1
