@@ -14,6 +14,9 @@ MODEL = ["n_layers=1", "d_model=32", "n_heads=2", "n_kv_heads=1", "d_head=16", "
 WORDS = [
     "n_questions=6",
     "n_sampled=250",
+    "n_judged=1000",
+    "numbers.train.max_steps=60",
+    "numbers.train.batch_size=16",
     "base.data.read.world_bytes=200_000",
     "base.tokenizer.vocab_size=1200",
     "base.tokenizer.train_bytes=200_000",
@@ -48,8 +51,9 @@ def test_every_stage_has_a_row_and_is_done_once(tmp_path: Path, capsys: Capture)
     stages = [row["stage"] for row in table[0]]
     assert stages[:8] == [
         *(f"stories: {stage}" for stage in ("base", "sft")),
-        *(f"sums: {stage}" for stage in ("base", "taught", "dpo", "grpo", "ppo", "verifier")),
+        *(f"sums: {stage}" for stage in ("base", "taught", "dpo", "grpo", "ppo", "taught, one try")),
     ]
+    assert stages[10:12] == ["numbers: base", "numbers: verifier"]
     assert [[row["stage"] for row in rows] for rows in table] == [stages, stages]
     assert all(0 <= row["right"] <= 1 for rows in table for row in rows if row["right"] is not None)
     tries = {row["stage"]: row["right"] for row in table[0]}
@@ -57,7 +61,7 @@ def test_every_stage_has_a_row_and_is_done_once(tmp_path: Path, capsys: Capture)
     assert "95 % interval" in (tmp_path / "report.html").read_text(encoding="utf-8")
     capsys.readouterr()
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
-    assert len(times) >= 15  # one base, and seven models of either seed
+    assert len(times) >= 17  # one base, and eight models of either seed
     assert main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")} == times
     again = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))

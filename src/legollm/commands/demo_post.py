@@ -3,8 +3,9 @@
 Stories: a base has read them and learns to answer questions. Sums: a base has read some, and a few lessons bring it to
 a conversation in which most of its answers are wrong. Pairs of right and wrong ones of them teach it which to prefer
 (DPO); rewards teach it sums that nobody worked for it, with groups of answers (GRPO) and with a value for each token
-(PPO); and its answers are checked, voted on and tried again. All of it several times over, with other random numbers,
-because one run of a small model says little.
+(PPO); and its answers are checked by a program and tried again. Numbers: a model half knows which of two is larger, and
+another learns to tell its right answers from its wrong ones, and chooses among eight. All of it several times, with
+other random numbers, because one run of a small model says little.
 
 Each stage is the verb of its name, with its own folder: what is there is not done again.
 """
@@ -13,6 +14,7 @@ import json
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -22,6 +24,7 @@ from typing import Any
 from legollm.alignment.judges import chances
 from legollm.alignment.plan import SamplerConfig
 from legollm.alignment.preferences import PreferenceConfig
+from legollm.architectures.llama3 import Llama3Config
 from legollm.architectures.qwen3 import Qwen3Config
 from legollm.checkpoints.loading import load
 from legollm.commands import grpo, ppo
@@ -58,6 +61,10 @@ SUM_TOKENS = 6
 """Of an answer to one, at most: three digits and the end of the turn, and room to be wrong."""
 N_WRITTEN = 60_000
 """Sums that the base of sums reads, of which its lessons are some."""
+NUMBERS = TaskConfig(source="world:larger", difficulty=2)
+"""Which of two numbers of two digits is larger."""
+N_READ = 9_000
+"""Such questions with their answers that a model reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +80,9 @@ class PostRun:
     n_questions: int = 200
     """Held-out questions about stories, and as many held-out sums."""
     n_sampled: int = 1500
-    """Sums to which the taught model gives eight answers each, for pairs and for the verifier."""
+    """Sums to which the taught model gives eight answers each, for pairs."""
+    n_judged: int = 2500
+    """Questions about numbers that are answered four times each, for the verifier."""
     base: TrainRun = field(
         default_factory=lambda: TrainRun(**{name: getattr(DemoRun(), name) for name in AS_IN_THE_DEMO})
     )
@@ -123,16 +132,26 @@ class PostRun:
             train=loop(max_steps=600, batch_size=128, eval_every=50),
         )
     )
+    numbers: TrainRun = field(
+        default_factory=lambda: TrainRun(
+            tokenizer=TokenizerConfig(kind="byte"),
+            model=Llama3Config(d_model=64, n_layers=2, n_heads=4, n_kv_heads=4, d_ff=192, max_seq_len=64),
+            optim=OptimConfig(lr=3e-3),
+            train=TrainConfig(max_steps=800, batch_size=32, eval_every=400, save_every=400, precision="float32"),
+        )
+    )
+    """Of questions about numbers."""
     verifier: TrainVerifierRun = field(
         default_factory=lambda: TrainVerifierRun(
             data=CheckedConfig(source=Path("samples.jsonl")),
             optim=OptimConfig(lr=7e-4, warmup_steps=20),
-            train=TrainConfig(max_steps=1500, batch_size=64, eval_every=500, save_every=500, precision="float32"),
+            train=TrainConfig(max_steps=2500, batch_size=64, eval_every=500, save_every=500, precision="float32"),
         )
     )
+    """Of answers to them, from the model that gave them."""
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "n_questions", "n_sampled"):
+        for name in ("seeds", "n_questions", "n_sampled", "n_judged"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1, found {getattr(self, name)}")
 
@@ -150,7 +169,7 @@ class Row:
 
 
 def post(run: Resolved[PostRun]) -> None:
-    """Base -> SFT on stories; base -> SFT -> DPO, GRPO, PPO, verify and retry on sums; with intervals over seeds.
+    """Base -> SFT on stories; base -> SFT -> DPO, GRPO, PPO, retry on sums; a verifier on numbers; over several seeds.
 
     legollm demo post
     legollm demo post seeds=1 run=runs/quick
@@ -169,6 +188,7 @@ def post(run: Resolved[PostRun]) -> None:
         lab.rows.append(Row("stories: base", questions_right(base.run, cfg), took))
         lab.stories(base.run)
         lab.sums()
+        lab.numbers()
         table.append(lab.rows)
         show(table)
     write_report(cfg.run / "report.html", "legollm demo post", sections(cfg, table))
@@ -184,13 +204,13 @@ class Lab:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rows: list[Row] = []
 
-    def stage(self, name: str, do: Callable[[Path], str], right: Callable[[Path, PostRun], float]) -> Path:
+    def stage(self, name: str, do: Callable[[Path], str], right: Callable[[Path, PostRun], float] | None) -> Path:
         """Do one stage -> its folder."""
         print(f"  {name}", flush=True)
-        began, where = time.perf_counter(), self.folder / name.split()[-1]
+        began, where = time.perf_counter(), self.folder / name.replace(": ", "-")
         more = do(where)
         took = remembered(where / "seconds.json", time.perf_counter() - began)
-        self.rows.append(Row(name, right(where, self.cfg), took, more))
+        self.rows.append(Row(name, right(where, self.cfg) if right else None, took, more))
         return where
 
     def stories(self, base: Path) -> None:
@@ -220,7 +240,7 @@ class Lab:
             return ""
 
         def compare(where: Path) -> str:
-            sample(cfg, taught, samples, seed)
+            sample(SUMS, solving(cfg, taught, seed, n=8), samples, cfg.n_sampled)
             pairs = self.folder / "pairs.jsonl"
             write_rows(pairs, list(pairs_in(samples)))
             settings = replace(cfg.dpo, model=taught, run=where, seed=seed, data=PairConfig(source=str(pairs)))
@@ -241,85 +261,98 @@ class Lab:
         base = self.stage("sums: base", read, sums_right)
         taught = self.stage("sums: taught", teach, sums_right)
         self.stage("sums: dpo", compare, sums_right)
-        best = self.stage("sums: grpo", reward(cfg.grpo), sums_right)
+        self.stage("sums: grpo", reward(cfg.grpo), sums_right)
         self.stage("sums: ppo", reward(cfg.ppo), sums_right)
-        self.rows += verified(cfg, taught, best, self.folder, seed)
+        questions = write_tasks(self.folder / "held-out-sums.jsonl", held_out_sums(cfg))
+        ways = {
+            "one try": solving(cfg, taught, seed, source=questions, strategy="vote", n=1),
+            "majority of 8": solving(cfg, taught, seed, source=questions, strategy="vote", n=8),
+            "4 tries, each checked": solving(cfg, taught, seed, source=questions, strategy="retry", tries=4),
+        }
+        self.rows += [answered(f"sums: taught, {name}", way) for name, way in ways.items()]
+
+    def numbers(self) -> None:
+        cfg, seed = self.cfg, self.seed
+        samples, judge = self.folder / "answers.jsonl", self.folder / "numbers-verifier"
+
+        def read(where: Path) -> str:
+            tasks, _ = tasks_of(replace(NUMBERS, n_tasks=N_READ, n_val=1))
+            text = self.folder / "numbers.jsonl"
+            write_rows(text, [{"text": f"{task.prompt} {task.answer}\n"} for task in tasks])
+            settings = replace(cfg.numbers, run=where, seed=seed, data=replace(cfg.numbers.data, source=str(text)))
+            open_run(where, settings, "auto")
+            pretrain(settings, title="numbers")
+            return ""
+
+        def check(where: Path) -> str:
+            sample(NUMBERS, solving(cfg, base, seed, n=4), samples, cfg.n_judged)
+            settings = replace(cfg.verifier, model=base, run=where, seed=seed, data=CheckedConfig(source=samples))
+            _, val = fit_verifier(settings)
+            return f"AUC {auc(chances(load(where).model, val), [bool(one.label) for one in val]):.3f}"
+
+        base = self.stage("numbers: base", read, numbers_right)
+        self.stage("numbers: verifier", check, None)
+        _, held_out = tasks_of(replace(NUMBERS, n_tasks=1, n_val=cfg.n_questions))
+        questions = write_tasks(self.folder / "held-out-numbers.jsonl", held_out)
+        ways = {
+            "one try": solving(cfg, base, seed, source=questions, strategy="vote", n=1),
+            "majority of 8": solving(cfg, base, seed, source=questions, strategy="vote", n=8),
+            "best of 8 by the verifier": solving(
+                cfg, base, seed, source=questions, strategy="best_of", n=8, verifier=str(judge)
+            ),
+        }
+        self.rows += [answered(f"numbers: {name}", way) for name, way in ways.items()]
 
 
-def sample(cfg: PostRun, model: Path, path: Path, seed: int) -> None:
-    """Sums with eight answers of the model each, as a file."""
+def solving(cfg: PostRun, model: Path, seed: int, **settings: Any) -> SolveRun:
+    """How held-out questions are answered: sampled as they come."""
+    usual: dict[str, Any] = {
+        "n_questions": cfg.n_questions,
+        "temperature": 1.0,
+        "max_new_tokens": SUM_TOKENS,
+        "stop": ("\n",),
+        "verifier": "number",
+        "feedback": "silent",
+    }
+    return SolveRun(model=model, seed=seed, **{**usual, **settings})
+
+
+def answered(name: str, way: SolveRun) -> Row:
+    """What a way to answer comes to."""
+    began = time.perf_counter()
+    solved = answers_of(way)
+    return Row(name, sum(one.answer.is_right for one in solved) / len(solved), time.perf_counter() - began)
+
+
+def sample(tasks: TaskConfig, way: SolveRun, path: Path, n: int) -> None:
+    """Questions of the training side with several answers of the model each, as a file."""
     if path.exists():
         return
-    tasks, _ = tasks_of(replace(SUMS, n_tasks=cfg.n_sampled, n_val=1))
-    settings = SolveRun(
-        model=model,
-        run=path.parent / "samples",
-        source=str(path.with_suffix(".tasks.jsonl")),
-        strategy="vote",
-        n=8,
-        n_questions=cfg.n_sampled,
-        temperature=1.0,
-        max_new_tokens=SUM_TOKENS,
-        seed=seed,
-    )
-    write_rows(Path(settings.source), [task_row(task) for task in tasks])
+    drawn, _ = tasks_of(replace(tasks, n_tasks=n, n_val=1))
+    source = write_tasks(path.with_suffix(".tasks.jsonl"), drawn)
+    settings = replace(way, run=path.with_suffix(""), source=source, strategy="vote", n_questions=n)
     write_rows(path, [row_of(one) for one in answers_of(settings)])
 
 
+def write_tasks(path: Path, tasks: Sequence[world.Task]) -> str:
+    write_rows(path, [task_row(task) for task in tasks])
+    return str(path)
+
+
 def pairs_in(samples: Path) -> Iterator[dict[str, str]]:
-    """Of each question a right answer and each of its wrong ones, where the model gave both."""
+    """Of each question a right answer and the wrong one that came most often, where the model gave both."""
     for line in samples.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         right, wrong = (
-            list(dict.fromkeys(one["answer"] for one in row["attempts"] if one["right"] is kind))
-            for kind in (True, False)
+            Counter(one["answer"] for one in row["attempts"] if one["right"] is kind) for kind in (True, False)
         )
-        for answer in wrong if right else ():
-            yield {"prompt": row["question"], "chosen": right[0], "rejected": answer}
+        if right and wrong:
+            chosen, rejected = right.most_common(1)[0][0], wrong.most_common(1)[0][0]
+            yield {"prompt": row["question"], "chosen": chosen, "rejected": rejected}
 
 
 def task_row(task: world.Task) -> dict[str, str]:
     return {"prompt": asked(task.prompt), "answer": task.answer, "verifier": task.verifier}
-
-
-def verified(cfg: PostRun, model: Path, knows: Path, folder: Path, seed: int) -> list[Row]:
-    """What the taught model comes to if its answers are checked.
-
-    knows: the model that becomes the verifier; one that has learned sums from rewards.
-    """
-    judge = folder / "verifier"
-    print("  sums: verifier", flush=True)
-    began, samples = time.perf_counter(), folder / "samples.jsonl"
-    settings = replace(cfg.verifier, model=knows, run=judge, seed=seed, data=CheckedConfig(source=samples))
-    _, val = fit_verifier(settings)
-    took = remembered(judge / "seconds.json", time.perf_counter() - began)
-    write_rows(folder / "held-out.jsonl", [task_row(task) for task in held_out_sums(cfg)])
-    area = auc(chances(load(judge).model, val), [bool(one.label) for one in val])
-    rows = [Row("sums: verifier", seconds=took, more=f"AUC {area:.3f}")]
-    plain = SolveRun(
-        model=model,
-        source=str(folder / "held-out.jsonl"),
-        n_questions=cfg.n_questions,
-        temperature=1.0,
-        max_new_tokens=SUM_TOKENS,
-        seed=seed,
-        n=8,
-        tries=4,
-    )
-    ways = {
-        "sums: taught, majority of 8": replace(plain, strategy="vote"),
-        "sums: taught, best of 8 by verifier": replace(plain, strategy="best_of", verifier=str(judge)),
-        "sums: taught, 4 tries, each checked": replace(plain, strategy="retry", verifier="number", feedback="silent"),
-    }
-    for name, way in ways.items():
-        began = time.perf_counter()
-        solved = answers_of(way)
-        seconds = time.perf_counter() - began
-        if not any(row.stage == "sums: taught, one try" for row in rows):
-            first = sum(one.attempts[0].is_right for one in solved) / len(solved)
-            rows.append(Row("sums: taught, one try", first))
-        rows.append(Row(name, sum(one.answer.is_right for one in solved) / len(solved), seconds))
-    return rows
 
 
 def questions_right(model: Path, cfg: PostRun) -> float:
@@ -338,9 +371,19 @@ def questions_right(model: Path, cfg: PostRun) -> float:
 
 def sums_right(model: Path, cfg: PostRun) -> float:
     """The share of held-out sums."""
+    return tasks_right(model, held_out_sums(cfg))
+
+
+def numbers_right(model: Path, cfg: PostRun) -> float:
+    """The share of held-out questions about numbers."""
+    return tasks_right(model, tasks_of(replace(NUMBERS, n_tasks=1, n_val=cfg.n_questions))[1])
+
+
+def tasks_right(model: Path, tasks: Sequence[world.Task]) -> float:
+    """Answered greedily."""
 
     def look() -> float:
-        lm, tasks = load(model), held_out_sums(cfg)
+        lm = load(model)
         prompts = encoded(tasks, lm.text_side(), lm.chat_template, lm.config.max_seq_len - SUM_TOKENS)
         stop = () if lm.chat_template else ("\n",)
         exam = Exam(tasks, prompts, lm.text_side(), max_new_tokens=SUM_TOKENS, stop=stop, stop_ids=lm.stop_ids())
@@ -403,7 +446,7 @@ def sections(cfg: PostRun, table: Sequence[Sequence[Row]]) -> list[Section]:
             rows=summary(table),
         )
     ]
-    for name in ("grpo", "ppo"):
+    for name in ("sums-grpo", "sums-ppo"):
         curves = []
         for number in range(len(table)):
             rows = read_rows(cfg.run / str(cfg.seed + number) / name / "metrics.jsonl")
