@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from legollm.cli import main
+from legollm.commands import demo_post
+from legollm.commands.checkable import TaskConfig
 from legollm.commands.demo_post import Row, spelled, summary
 from legollm.evaluation.intervals import mean_interval
 
@@ -14,7 +16,7 @@ MODEL = ["n_layers=1", "d_model=32", "n_heads=2", "n_kv_heads=1", "d_head=16", "
 WORDS = [
     "n_questions=6",
     "n_sampled=250",
-    "n_judged=1000",
+    "n_judged=150",
     "numbers.train.max_steps=60",
     "numbers.train.batch_size=16",
     "base.data.read.world_bytes=200_000",
@@ -44,7 +46,10 @@ WORDS = [
 
 
 @pytest.mark.slow
-def test_every_stage_has_a_row_and_is_done_once(tmp_path: Path, capsys: Capture) -> None:
+def test_every_stage_has_a_row_and_is_done_once(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_post, "NUMBERS", TaskConfig(source="world:larger", difficulty=1))  # sooner half right
     words = ["demo", "post", f"run={tmp_path}", "seeds=2", *WORDS]
     assert main(words) == 0
     table = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))

@@ -225,9 +225,9 @@ class Lab:
         samples, lessons = self.folder / "samples.jsonl", self.folder / "lessons.jsonl"
 
         def read(where: Path) -> str:
-            tasks, _ = tasks_of(replace(SUMS, n_tasks=N_WRITTEN, n_val=1))
+            tasks = sums_of(n_tasks=N_WRITTEN)
             text = self.folder / "sums.jsonl"
-            write_rows(text, [{"text": f"{asked(task.prompt)} {task.answer}"} for task in tasks])
+            write_rows(text, [{"text": f"{task.prompt} {task.answer}"} for task in tasks])
             write_rows(lessons, [task_row(task) for task in tasks])
             settings = replace(cfg.sums, run=where, seed=seed, data=replace(cfg.sums.data, source=str(text)))
             open_run(where, settings, "auto")
@@ -240,7 +240,7 @@ class Lab:
             return ""
 
         def compare(where: Path) -> str:
-            sample(SUMS, solving(cfg, taught, seed, n=8), samples, cfg.n_sampled)
+            sample(sums_of(n_tasks=cfg.n_sampled), solving(cfg, taught, seed, n=8), samples)
             pairs = self.folder / "pairs.jsonl"
             write_rows(pairs, list(pairs_in(samples)))
             settings = replace(cfg.dpo, model=taught, run=where, seed=seed, data=PairConfig(source=str(pairs)))
@@ -285,7 +285,8 @@ class Lab:
             return ""
 
         def check(where: Path) -> str:
-            sample(NUMBERS, solving(cfg, base, seed, n=4), samples, cfg.n_judged)
+            tasks, _ = tasks_of(replace(NUMBERS, n_tasks=cfg.n_judged, n_val=1))
+            sample(tasks, solving(cfg, base, seed, n=4), samples)
             settings = replace(cfg.verifier, model=base, run=where, seed=seed, data=CheckedConfig(source=samples))
             _, val = fit_verifier(settings)
             return f"AUC {auc(chances(load(where).model, val), [bool(one.label) for one in val]):.3f}"
@@ -324,13 +325,12 @@ def answered(name: str, way: SolveRun) -> Row:
     return Row(name, sum(one.answer.is_right for one in solved) / len(solved), time.perf_counter() - began)
 
 
-def sample(tasks: TaskConfig, way: SolveRun, path: Path, n: int) -> None:
-    """Questions of the training side with several answers of the model each, as a file."""
+def sample(tasks: Sequence[world.Task], way: SolveRun, path: Path) -> None:
+    """Questions with several answers of the model each, as a file."""
     if path.exists():
         return
-    drawn, _ = tasks_of(replace(tasks, n_tasks=n, n_val=1))
-    source = write_tasks(path.with_suffix(".tasks.jsonl"), drawn)
-    settings = replace(way, run=path.with_suffix(""), source=source, strategy="vote", n_questions=n)
+    source = write_tasks(path.with_suffix(".tasks.jsonl"), tasks)
+    settings = replace(way, run=path.with_suffix(""), source=source, strategy="vote", n_questions=len(tasks))
     write_rows(path, [row_of(one) for one in answers_of(settings)])
 
 
@@ -352,7 +352,7 @@ def pairs_in(samples: Path) -> Iterator[dict[str, str]]:
 
 
 def task_row(task: world.Task) -> dict[str, str]:
-    return {"prompt": asked(task.prompt), "answer": task.answer, "verifier": task.verifier}
+    return {"prompt": task.prompt, "answer": task.answer, "verifier": task.verifier}
 
 
 def questions_right(model: Path, cfg: PostRun) -> float:
@@ -393,9 +393,13 @@ def tasks_right(model: Path, tasks: Sequence[world.Task]) -> float:
 
 
 def held_out_sums(cfg: PostRun) -> list[world.Task]:
-    """As the models have read sums: without the words around a question."""
-    tasks = tasks_of(replace(SUMS, n_val=cfg.n_questions, n_tasks=1))[1]
-    return [replace(task, prompt=asked(task.prompt)) for task in tasks]
+    return sums_of(n_val=cfg.n_questions)
+
+
+def sums_of(n_tasks: int = 0, n_val: int = 0) -> list[world.Task]:
+    """Sums as these models read them, without the signs around a question: those of one side, to learn or to measure."""
+    train, val = tasks_of(replace(SUMS, n_tasks=max(1, n_tasks), n_val=max(1, n_val)))
+    return [replace(task, prompt=asked(task.prompt)) for task in (train if n_tasks else val)]
 
 
 def remembered(path: Path, found: float | Callable[[], float]) -> float:
