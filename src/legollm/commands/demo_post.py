@@ -81,7 +81,7 @@ class PostRun:
     """Held-out questions about stories, and as many held-out sums."""
     n_sampled: int = 1500
     """Sums to which the taught model gives eight answers each, for pairs."""
-    n_judged: int = 2500
+    n_judged: int = 6000
     """Questions about numbers that are answered four times each, for the verifier."""
     base: TrainRun = field(
         default_factory=lambda: TrainRun(**{name: getattr(DemoRun(), name) for name in AS_IN_THE_DEMO})
@@ -145,7 +145,7 @@ class PostRun:
         default_factory=lambda: TrainVerifierRun(
             data=CheckedConfig(source=Path("samples.jsonl")),
             optim=OptimConfig(lr=7e-4, warmup_steps=20),
-            train=TrainConfig(max_steps=2500, batch_size=64, eval_every=500, save_every=500, precision="float32"),
+            train=TrainConfig(max_steps=4500, batch_size=64, eval_every=500, save_every=500, precision="float32"),
         )
     )
     """Of answers to them, from the model that gave them."""
@@ -397,7 +397,7 @@ def held_out_sums(cfg: PostRun) -> list[world.Task]:
 
 
 def sums_of(n_tasks: int = 0, n_val: int = 0) -> list[world.Task]:
-    """Sums as these models read them, without the signs around a question: those of one side, to learn or to measure."""
+    """Sums as these models read them, without the signs around a question: to learn from, or to measure with."""
     train, val = tasks_of(replace(SUMS, n_tasks=max(1, n_tasks), n_val=max(1, n_val)))
     return [replace(task, prompt=asked(task.prompt)) for task in (train if n_tasks else val)]
 
