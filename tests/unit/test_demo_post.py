@@ -50,6 +50,8 @@ def test_every_stage_has_a_row_and_is_done_once(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo_post, "NUMBERS", TaskConfig(source="world:larger", difficulty=1))  # sooner half right
+    for name in ("N_WRITTEN", "N_READ"):
+        monkeypatch.setattr(demo_post, name, 3_000)
     words = ["demo", "post", f"run={tmp_path}", "seeds=2", *WORDS]
     assert main(words) == 0
     table = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
