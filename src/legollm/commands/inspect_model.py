@@ -63,8 +63,9 @@ def inspect(run: Resolved[InspectRun]) -> None:
 
     legollm inspect llama-3.2-1b --diagram llama.svg
 
-    With a text: what the model does with it, as one page without scripts from elsewhere. Loss of each token, attention
-    maps, which heads copy, what each block would say (the logit lens), which experts work on what.
+    With a text: what the model does with it, as one page that needs nothing else. Loss of each token,
+    attention maps, which heads copy, what each block would say (the logit lens), which experts work on
+    what.
 
     legollm inspect runs/demo page.html text="Mira put the key in the box. Mira put the key"
     """
