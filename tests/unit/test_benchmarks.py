@@ -157,6 +157,11 @@ def test_choices_are_judged_after_instructions_and_cut_where_there_is_no_room() 
     (cut,) = judge_all(model, prompts, [item], ["Say: "], window=20, batch_size=2)
     (same,) = judge_all(model, prompts, [item._replace(prompt=" Hot?\nAnswer:")], [""], window=40, batch_size=2)
     assert cut.n_cut == 4
+    many = judge_all(
+        model, prompts, [item] * 17, ["Say: "] * 9 + [""] * 8, window=20, batch_size=1
+    )  # more than at once
+    assert [one.n_cut for one in many] == [4] * 9 + [0] * 8
+    assert [one.said[1].log_prob for one in many[:9]] == pytest.approx([cut.said[1].log_prob] * 9, abs=1e-5)
     assert cut.said[1].log_prob == pytest.approx(same.said[1].log_prob, abs=1e-5) != whole.said[1].log_prob
 
 

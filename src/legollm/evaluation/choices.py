@@ -7,6 +7,7 @@ acc_bytes  by log p for each of its bytes; the same as acc_norm in plain English
 The three names and definitions are those of lm-evaluation-harness.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,10 @@ from legollm.evaluation.likelihood import Likelihood, fitted, log_likelihoods
 from legollm.evaluation.prompts import Prompts
 from legollm.generation.cache import GenerativeModel
 
+log = logging.getLogger(__name__)
+
+N_BATCHES = 16
+"""So many batches of questions are tokenised at once."""
 METRICS = ("acc", "acc_norm", "acc_bytes")
 
 
@@ -53,13 +58,17 @@ def judge_all(
     before: what each item's prompt stands after: instructions and worked examples. Where a context has more tokens
     than the window leaves room for, it loses the first ones.
     """
-    asked, cuts = [], []
-    for item, head in zip(items, before, strict=True):
-        pairs = prompts.pairs(head + item.prompt, [f" {choice}" for choice in item.choices])
-        fits = [fitted(pair, window) for pair in pairs]
-        asked += [one for one, _ in fits]
-        cuts.append(max(n for _, n in fits))
-    said = iter(log_likelihoods(model, asked, batch_size=batch_size))
-    return [
-        Judged(item, tuple(next(said) for _ in item.choices), n_cut) for item, n_cut in zip(items, cuts, strict=True)
-    ]
+    found: list[Judged] = []
+    n_at_once = N_BATCHES * batch_size  # the ids of all contexts of a large test are gigabytes
+    for first in range(0, len(items), n_at_once):
+        some = items[first : first + n_at_once]
+        fits = [
+            [fitted(pair, window) for pair in prompts.pairs(head + item.prompt, [f" {one}" for one in item.choices])]
+            for item, head in zip(some, before[first : first + n_at_once], strict=True)
+        ]
+        asked = [one for own in fits for one, _ in own]
+        said = iter(log_likelihoods(model, asked, batch_size=batch_size))
+        for item, own in zip(some, fits, strict=True):
+            found.append(Judged(item, tuple(next(said) for _ in own), max(n_cut for _, n_cut in own)))
+        log.info("%d of %d questions", len(found), len(items))
+    return found
