@@ -162,6 +162,8 @@ def test_curves_leave_out_what_is_no_number_and_scale_tokens_to_the_step() -> No
     assert a_run(rows).curve("loss") == [(1.0, 2.0)]
     assert a_run(rows).curve("val_loss") == [(1.5, 3.0)]
     assert a_run(rows).best == rows[1]
+    early = [{"step": 5, "val_loss": 3.0}, *rows]  # a look that was taken before the first line of the log
+    assert a_run(early).curve("val_loss") == [(0.5, 3.0), (1.5, 3.0)]
     empty = a_run([])
     assert (empty.step, empty.n_tokens, empty.seconds, dict(empty.best)) == (0, 0, 0.0, {})
     assert replace(empty, config={"train.max_steps": 5}).figures()["tokens_per_s"] is None

@@ -82,10 +82,11 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         said = [
-            {"variant": side, "figure": name} | ({"verdict": str(found)} | asdict(found) if found else {})
+            {"variant": side, "figure": name} | (found.as_dict() if found else {})
             for side, name, found in self.differences()
         ]
-        return asdict(self) | {"differences": said}
+        times = {side.name: self.time_ratio(side) for side in self.sides}
+        return asdict(self) | {"step_time": times, "differences": said}
 
 
 def in_turns(

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from legollm.architectures import ARCHITECTURES
+from legollm.checkpoints.loading import load
 from legollm.commands.material import TrainData
 from legollm.commands.past_runs import read_run
 from legollm.commands.run_presets import LADDER
@@ -19,10 +20,16 @@ from legollm.data.sources import open_source
 from legollm.errors import ConfigError, DataError
 from legollm.evaluation.cost import cost_of
 from legollm.evaluation.report import Chart, Curve, Section, markdown_table, write_report
+from legollm.generation.cache import GenerativeModel
+from legollm.generation.complete import Decoding
+from legollm.generation.sampling import Sampling
+from legollm.generation.text import generate_text
 from legollm.whole_file import write_whole
 
 CHOICE = "tiny_shakespeare"
 """The text of the published figures; where it was not fetched, the built-in world is read."""
+SAMPLE = 200
+"""Characters that each rung writes in the end."""
 HEADER = ("rung", "loss", "bits/byte", "parameters", "FLOPs per character", "seconds")
 
 
@@ -114,9 +121,20 @@ def climbed(run: TrainRun, name: str) -> dict[str, Any]:
         "parameters": past.n_parameters,
         "flops_per_token": flops_of(run),
         "seconds": round(past.seconds, 1),
-        "sample": last["sample"],
+        "sample": written(run, last["sample"]),
         "curve": [(row["step"], row["val_loss"]) for row in past.rows if "val_loss" in row],
     }
+
+
+def written(run: TrainRun, shown: str) -> str:
+    """A sample long enough to be judged: what was shown while training begins with the same start."""
+    lm = load(run.run / "checkpoint")
+    tokenizer = lm.text_side()
+    start = tokenizer.encode(run.prompt) if run.prompt else tokenizer.encode(shown)[:8]
+    sampling = Sampling(temperature=0.8, max_new_tokens=SAMPLE, seed=run.seed)
+    decoding = Decoding(window=lm.config.max_seq_len, on_overflow="re-prefill")
+    model = cast(GenerativeModel, lm.model.eval())
+    return tokenizer.decode(start) + generate_text(model, tokenizer, start, sampling, decoding=decoding).text
 
 
 def flops_of(run: TrainRun) -> float | None:

@@ -85,7 +85,8 @@ class PastRun:
 
     def curve(self, key: str) -> list[tuple[float, float]]:
         """Millions of tokens read -> the figure of that name, wherever it was logged and is a number."""
-        points, per_step = [], 0.0
+        known = (row["tokens"] / max(row["step"], 1) for row in self.rows if "tokens" in row)
+        points, per_step = [], next(known, 0.0)  # a look may come before the first row that tells
         for row in self.rows:
             if "tokens" in row:
                 per_step = row["tokens"] / max(row["step"], 1)

@@ -7,7 +7,8 @@ and it is gone from their difference. The interval is that of Student's t over t
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from legollm.evaluation.intervals import mean_interval, student
 
@@ -36,6 +37,10 @@ class Difference:
     def is_seen(self) -> bool:
         """Whether the interval leaves zero out. Of comparisons without any difference, one in twenty does so."""
         return self.n > 1 and not self.low <= 0 <= self.high
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures by name, and the verdict."""
+        return asdict(self) | {"low": self.low, "high": self.high, "is_seen": self.is_seen, "verdict": str(self)}
 
     def __str__(self) -> str:
         """The verdict in words."""

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from legollm.whole_file import write_whole
 
-COLOURS = ("#1f6feb", "#d1552b", "#2da44e", "#8250df", "#9a6700")
+COLOURS = ("#1f6feb", "#d1552b", "#2da44e", "#8250df", "#9a6700", "#1b7c83", "#bf3989", "#57606a")
 STYLE = """
 :root { --text: #1f2328; --quiet: #656d76; --line: #d0d7de; --grid: #eaeef2; --page: #ffffff; --box: #f6f8fa; }
 .c0 { color: #1f6feb; } .c1 { color: #d1552b; } .c2 { color: #2da44e; } .c3 { color: #8250df; } .c4 { color: #9a6700; }
+.c5 { color: #1b7c83; } .c6 { color: #bf3989; } .c7 { color: #57606a; }
 @media (prefers-color-scheme: dark) {
   :root { --text: #e6edf3; --quiet: #9198a1; --line: #3d444d; --grid: #21262d; --page: #0d1117; --box: #161b22; }
   .c0 { color: #58a6ff; } .c1 { color: #ff8a5c; } .c2 { color: #3fb950; } .c3 { color: #bc8cff; }
-  .c4 { color: #d29922; }
+  .c4 { color: #d29922; } .c5 { color: #39c5cf; } .c6 { color: #f778ba; } .c7 { color: #b1bac4; }
 }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 body { color: var(--text); background: var(--page); }
