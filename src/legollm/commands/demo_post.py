@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from legollm.commands.reinforce import learn, loop
 from legollm.commands.run_folder import open_run
 from legollm.commands.sft import SftRun, finetune
 from legollm.commands.solve import SolveRun, answers_of, row_of
+from legollm.commands.text_plot import plot
 from legollm.commands.train import TrainRun, pretrain
 from legollm.commands.train_verifier import TrainVerifierRun, fit_verifier
 from legollm.config import Resolved
@@ -191,6 +192,10 @@ def post(run: Resolved[PostRun]) -> None:
         lab.numbers()
         table.append(lab.rows)
         show(table)
+    for name, curves in accuracy_curves(cfg, cfg.seeds).items():
+        print(f"\n  {name}: held-out sums answered right")
+        for line in plot(curves, height=8, x_label="steps"):
+            print(f"  {line}")
     write_report(cfg.run / "report.html", "legollm demo post", sections(cfg, table))
     write_whole(cfg.run / "results.json", json.dumps([[vars(row) for row in rows] for rows in table], indent=1) + "\n")
     print(f"report: {cfg.run / 'report.html'}   ({time.perf_counter() - began:.0f} s)")
@@ -450,11 +455,21 @@ def sections(cfg: PostRun, table: Sequence[Sequence[Row]]) -> list[Section]:
             rows=summary(table),
         )
     ]
+    found += [
+        Section(
+            name, chart=Chart("held-out sums answered right", "step", "share", list(starmap(Curve, curves.items())))
+        )
+        for name, curves in accuracy_curves(cfg, len(table)).items()
+    ]
+    return found
+
+
+def accuracy_curves(cfg: PostRun, n_seeds: int) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Of each stage that learns from rewards, of each seed: held-out accuracy by step."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for name in ("sums-grpo", "sums-ppo"):
-        curves = []
-        for number in range(len(table)):
-            rows = read_rows(cfg.run / str(cfg.seed + number) / name / "metrics.jsonl")
+        for seed in range(cfg.seed, cfg.seed + n_seeds):
+            rows = read_rows(cfg.run / str(seed) / name / "metrics.jsonl")
             points = [(float(row["step"]), float(row["val_accuracy"])) for row in rows if "val_accuracy" in row]
-            curves.append(Curve(f"seed {cfg.seed + number}", points))
-        found.append(Section(name, chart=Chart("held-out sums answered right", "step", "share", curves)))
+            found.setdefault(name, {})[f"seed {seed}"] = points
     return found
