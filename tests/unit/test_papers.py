@@ -21,8 +21,8 @@ def tool() -> ModuleType:
 
 
 def test_the_index_is_up_to_date(tool: ModuleType) -> None:
-    """If not: `python tools/papers.py`."""
-    assert tool.PAGE.read_text(encoding="utf-8") == tool.page(tool.papers(tool.texts()))
+    is_same = tool.PAGE.read_text(encoding="utf-8") == tool.page(tool.papers(tool.texts()))
+    assert is_same, "citations have changed: run `python tools/papers.py`"
 
 
 def test_every_number_that_is_written_anywhere_is_in_the_index(tool: ModuleType) -> None:
