@@ -182,11 +182,11 @@ def test_the_numbers_here_are_what_lm_eval_gives(lm: Loaded, theirs: Any) -> Non
 def test_a_task_gives_the_same_through_both(
     lm: Loaded, theirs: Any, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole way: a task file of MMLU, worked examples and all, in lm_eval and in `legollm eval`."""
+    """The whole way: task files of MMLU and GSM8K, worked examples and all, in lm_eval and in `legollm eval`."""
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    source = shared_data / "tasks" / "mmlu"
+    source, gsm8k = shared_data / "tasks" / "mmlu", shared_data / "tasks" / "gsm8k"
     files = {split: str(source / split / f"philosophy_{split}.csv") for split in ("test", "dev")}
     task = {
         "task": "mine",
@@ -203,17 +203,44 @@ def test_a_task_gives_the_same_through_both(
         "doc_to_target": "answer",
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
-    (tmp_path / "mine.yaml").write_text(json.dumps(task), encoding="utf-8")
+    sums = {
+        "task": "sums",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {split: str(gsm8k / f"{split}.jsonl") for split in ("test", "train")}},
+        "test_split": "test",
+        "fewshot_split": "train",
+        "fewshot_config": {"sampler": "first_n"},
+        "num_fewshot": 2,
+        "output_type": "generate_until",
+        "doc_to_text": "Question: {{question}}\nAnswer:",
+        "doc_to_target": "{{answer}}",
+        "generation_kwargs": {"until": ["Question:"], "do_sample": False, "max_gen_toks": 9},
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    }
+    for one in (task, sums):
+        (tmp_path / f"{one['task']}.yaml").write_text(json.dumps(one), encoding="utf-8")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    manager = TaskManager(include_path=str(tmp_path))
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    items = read_items(BENCHMARKS["gsm8k"], gsm8k, None, (), N_MMLU)
+    shots = shots_of(BENCHMARKS["gsm8k"], gsm8k, items, 2)["gsm8k"]
+    written = []
     for model in (harness_class()(lm, batch_size=4), theirs):
-        found = simple_evaluate(model=model, tasks=["mine"], task_manager=manager, limit=N_MMLU, bootstrap_iters=0)
+        found = simple_evaluate(
+            model=model, tasks=["mine", "sums"], task_manager=manager, limit=N_MMLU, bootstrap_iters=0
+        )
         samples = sorted(found["samples"]["mine"], key=lambda sample: sample["doc_id"])
         values = [float(answer[0]) for sample in samples for answer in sample["filtered_resps"]]
         assert values == pytest.approx(GOLDEN["mmlu"], abs=1e-4)
         assert [sample["arguments"][0][0] for sample in samples] == [
             context for context, end in mmlu_of(lm, source)[1] if end == " A"
         ]
+        samples = sorted(found["samples"]["sums"], key=lambda sample: sample["doc_id"])
+        assert [sample["arguments"][0][0] for sample in samples] == [
+            before(BENCHMARKS["gsm8k"], item, shots) + item.prompt for item in items
+        ]
+        # a character whose bytes were not all written is no text here, and U+FFFD there
+        written.append([sample["filtered_resps"][0].rstrip("\ufffd") for sample in samples])
+    assert written[0] == written[1]
 
 
 def given(theirs: Any) -> dict[str, list[float]]:

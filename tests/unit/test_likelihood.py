@@ -1,5 +1,6 @@
 """Log-likelihoods against a forward pass for each token; windows against what the rule gives each token."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,6 +67,14 @@ def test_what_greedy_decoding_writes_is_greedy() -> None:
     found = log_likelihoods(model, [Continuation(ids[:7], ids[7:]) for ids in (written, other)])
     assert [one.is_greedy for one in found] == [True, False]
     assert found[0].log_prob > found[1].log_prob
+
+
+def test_who_knows_nothing_is_as_unsure_as_the_vocabulary_is_large() -> None:
+    model = tiny_model("gpt2", dtype=torch.float64)
+    torch.nn.init.zeros_(model.lm_head.weight)
+    asked = some_questions()
+    for one, found in zip(asked, log_likelihoods(model, asked), strict=True):
+        assert found.log_prob == pytest.approx(-len(one.ids) * math.log(97))
 
 
 def test_logits_in_parts_and_many_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def harness_class() -> Any:
         from lm_eval.api.registry import register_model
     except ImportError as error:
         raise ConfigError(
-            "lm_eval: lm-evaluation-harness is not installed; install legollm with the extra `lm-eval`"
+            "lm_eval: lm-evaluation-harness is not installed; `pip install 'legollm[lm-eval]'` brings it"
         ) from error
 
     class Harnessed(LM):  # type: ignore[misc]  # where lm_eval is missing it is Any
