@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "papers.md"
-INDEX = ("papers.md",)
+INDEX = ("api.md", "papers.md")
 """Pages that cite only what others do."""
 NUMBER = r"arXiv:(\d{4}\.\d{4,5})"
 PEOPLE = r"[A-Z][\w-]+(?:(?:, [A-Z][\w-]+)*,? (?:&|and) [A-Z][\w-]+| et al\.)?"
