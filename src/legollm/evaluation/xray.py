@@ -49,7 +49,7 @@ class XRay:
 
 def xray(model: nn.Module, ids: Sequence[int], token_bytes: Callable[[int], bytes], n_sinks: int = 1) -> XRay:
     """Let a model read a text of more than n_sinks tokens, at least two, and look into it."""
-    row = torch.tensor(ids)
+    row = torch.tensor(ids, device=next(model.parameters()).device)
     seen = look(model, row)
     kinds = tuple(kind_of(token_bytes(token)) for token in ids)
     return XRay(
