@@ -13,7 +13,7 @@ from legollm.cli import main as legollm
 from legollm.commands.compare_presets import COMPARISONS
 from legollm.evaluation.report import markdown_table
 
-HEADER = ("preset", "variant", "figure", "base", "variant", "difference, 95 % interval", "step time")
+HEADER = ("preset", "variant", "figure", "base", "variant", "difference, 95 % interval")
 
 
 def rows_of(folder: Path) -> list[list[str]]:
@@ -28,12 +28,12 @@ def rows_of(folder: Path) -> list[list[str]]:
         for one in (base, side):
             values = [run["figures"][name] for run in one["runs"] if name in run["figures"]]
             means.append(f"{sum(values) / len(values):.3f}" if values else "-")
-        verdict, ratio = "one of them has none", found["step_time"][side["name"]]
+        verdict = "one of them has none"
         if "mean" in said:
             verdict = f"{said['mean']:+.3f}, {said['low']:+.3f} to {said['high']:+.3f}"
             verdict = f"**{verdict}**" if said["is_seen"] else verdict
         swapped = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in side["swapped"].items())
-        rows.append([f"`{folder.name}`", swapped, name, *means, verdict, f"{ratio:.2f}x"])
+        rows.append([f"`{folder.name}`", swapped, name, *means, verdict])
     return rows
 
 

@@ -60,6 +60,8 @@ class CompareRun(TrainRun):
             raise ConfigError(f"beyond: 0, or 2 training lengths or more, found {self.beyond}")
         if self.stream < 0:
             raise ConfigError(f"stream: must not be negative, found {self.stream}")
+        if self.resume != "auto":
+            raise ConfigError("resume: a comparison goes on by itself; run=ANOTHER_FOLDER starts a new one")
         if self.size:
             raise ConfigError("size: a comparison wants its sizes written down; legollm plan size=... shows them")
 

@@ -113,10 +113,12 @@ def curves(outcome: Outcome, kind: str) -> Iterator[Curve]:
 
 
 def mean_line(lines: Sequence[Points]) -> list[tuple[float, float]]:
-    """The mean where all have a point."""
-    heights = [dict(line) for line in lines]
-    shared = [x for x in heights[0] if all(x in line for line in heights)]
-    return [(x, statistics.fmean(line[x] for line in heights)) for x in shared]
+    """The mean of the first points, of the second ones, ..., as far as all go.
+
+    Rows at the end of a text are shorter, so runs have not read exactly as much at each look.
+    """
+    looks = zip(*lines, strict=False)
+    return [(statistics.fmean(x for x, _ in look), statistics.fmean(y for _, y in look)) for look in looks]
 
 
 def every_run(outcome: Outcome) -> Iterator[tuple[str, str, str, float]]:

@@ -15,17 +15,17 @@ from legollm.errors import DataError
 def losses_by_place(model: Decoder, ids: Any, n_tokens: int, *, at_once: int = 8) -> Tensor:
     """Nats of the tokens at each place, mean over the rows of n_tokens that a text makes, (n_tokens,).
 
-    ids: (N,) of an array. A model with positions that end gives as many places as it has.
+    ids: (N,) of an array. A model with positions that end reads the start of each row, as far as they go.
 
     Raises:
         DataError: the text is shorter than a row.
     """
-    n_tokens = min(n_tokens, model.max_seq_len or n_tokens)
     n_rows = (len(ids) - 1) // n_tokens
     if n_rows < 1:
         raise DataError(f"{len(ids):,} tokens make no row of {n_tokens:,}; give more text or shorter rows")
     tokens = torch.tensor([int(i) for i in ids[: n_rows * n_tokens + 1]])
-    rows, targets = tokens[:-1].view(n_rows, -1), tokens[1:].view(n_rows, -1)
+    places = slice(model.max_seq_len)  # all of them where positions do not end
+    rows, targets = tokens[:-1].view(n_rows, -1)[:, places], tokens[1:].view(n_rows, -1)[:, places]
     parts = []
     for first in range(0, n_rows, at_once):
         logits = model(rows[first : first + at_once]).float()  # (B, T, V)
