@@ -4,11 +4,13 @@ import json
 import math
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
+from legollm.commands import evaluate_tasks
 from legollm.data.benchmarks import BENCHMARKS, Item, before, read_items, shots_of
 from legollm.errors import ConfigError, DataError
 from legollm.evaluation.choices import Judged, judge_all
@@ -210,6 +212,35 @@ def test_code_is_run_against_its_tests() -> None:
         verdict = run_tests(item, wrong, SandboxConfig())
         assert not verdict.is_right
         assert why in verdict.reason
+
+
+def test_a_function_written_anew_finds_what_stands_before_it_in_the_prompt() -> None:
+    if level() == "none":
+        pytest.skip("this machine cannot fence code in; tests/unit/test_sandbox_level.py covers that")
+    head = "import math\nfrom typing import List\n\ndef twice(x):\n    return 2 * x\n\n"
+    prompt = f'{head}def roots(xs: List[int]) -> List[int]:\n    """Of each."""\n'
+    tests = "def check(candidate):\n    assert candidate([4, 9]) == [2, 3]\n    assert twice(2) == 4\n"
+    item = Item("Write it", prompt, tests, "code", "w", entry_point="roots")
+    said = "```python\ndef roots(xs: List[int]) -> List[int]:\n    return [math.isqrt(x) for x in xs]\n```"
+    assert run_tests(item, said, SandboxConfig()).is_right
+
+
+@pytest.mark.parametrize(("in_chat", "stop"), [(True, ()), (False, BENCHMARKS["code"].stop)])
+def test_a_function_in_an_answer_does_not_end_it(in_chat: bool, stop: tuple[str, ...], monkeypatch: Any) -> None:
+    """Plain text ends where another function begins; an answer says something before its first one."""
+    samplings = []
+
+    def listens(*args: Any, sampling: Sampling, **more: Any) -> list[Any]:
+        samplings.append(sampling)
+        return []
+
+    monkeypatch.setattr(evaluate_tasks, "answer_all", listens)
+    template = "a template" if in_chat else None
+    lm = cast(Any, SimpleNamespace(chat_template=template, stop_ids=list, text_side=ByteTokenizer, writer=None))
+    monkeypatch.setattr(evaluate_tasks, "prompts_of", lambda lm: Prompts(ByteTokenizer(), None))
+    cfg = evaluate_tasks.TaskSettings(task="code", source=Path("a.jsonl"))
+    evaluate_tasks.written(cfg, lm, [], {}, lambda item, said: RIGHT, Decoding(), on_cpu=False)
+    assert samplings[0].stop == stop
 
 
 def test_a_loss_is_as_sure_as_its_documents_are_many() -> None:

@@ -30,6 +30,7 @@ WORLD = Benchmark(
     read=lambda path: iter(()),
     split="val",
     stop=("\nQ:",),
+    stop_in_chat=("\nQ:",),
     max_new_tokens=100,
     verifier="world",
 )
@@ -215,14 +216,14 @@ def written(
     on_cpu: bool,
 ) -> Outcome:
     """What the model writes in answer to each item, and what is right of it."""
+    in_chat = lm.chat_template is not None if cfg.chat is None else cfg.chat
     sampling = Sampling(
         temperature=cfg.temperature,
         top_p=cfg.top_p,
         max_new_tokens=cfg.max_new_tokens or cfg.benchmark.max_new_tokens,
         seed=cfg.seed,
-        stop=cfg.benchmark.stop,
+        stop=cfg.benchmark.stop_in_chat if in_chat else cfg.benchmark.stop,
     )
-    in_chat = lm.chat_template is not None if cfg.chat is None else cfg.chat
     reading = prompts_of(lm)
     prompts = []
     for item in items:

@@ -52,6 +52,9 @@ class Benchmark:
     instructions: str = ""
     """Stands before everything; {kind} is the subject."""
     stop: tuple[str, ...] = ()
+    """What ends an answer in plain text."""
+    stop_in_chat: tuple[str, ...] = ()
+    """The same besides the end of a turn; of code nothing, because in an answer a function stands behind words."""
     max_new_tokens: int = 0
     """Of what is written; 0 where choices are compared."""
     verifier: str = ""
@@ -186,6 +189,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         shots_split="train",
         n_shots=5,
         stop=("Question:",),
+        stop_in_chat=("Question:",),
         max_new_tokens=256,
         verifier="number",
     ),

@@ -76,14 +76,15 @@ def answer_all(
 def run_tests(item: Item, said: str, cfg: SandboxConfig) -> Verdict:
     """Whether what was written after a prompt of code passes its tests, in the sandbox.
 
-    What defines the function is the program; anything else goes on where the prompt ends. `check` and the code it
-    checks run side by side: code that is written to cheat can pass.
+    What defines the function takes its place in the prompt, after the imports and helpers there; anything else goes on
+    where the prompt ends. `check` and the code it checks run side by side: code that is written to cheat can pass.
 
     Raises:
         SandboxError: this machine cannot fence the code in.
     """
     code = code_in(said) if FENCED.search(said) else said
-    program = code if f"def {item.entry_point}(" in code else item.prompt + code
+    begins = f"def {item.entry_point}("
+    program = f"{item.prompt.rpartition(begins)[0]}{code}" if begins in code else item.prompt + code
     outcome = run_code(f"{program}\n\n{item.answer}\n", [f"check({item.entry_point})"], cfg)
     if outcome.stopped:
         return Verdict(0.0, f"the code was stopped: {outcome.stopped}")
