@@ -88,6 +88,15 @@ def test_the_others_as_they_are_published(tmp_path: Path) -> None:
     assert before(BENCHMARKS["gsm8k"], items[0], shots) == "Question: 0+1?\nAnswer: Just #### 1\n\n"
 
 
+def test_what_is_asked_is_not_shown_with_its_answer(tmp_path: Path) -> None:
+    rows = [{"question": f"{i}+0?", "answer": f"#### {i}"} for i in range(4)]
+    file = lines(tmp_path / "train.jsonl", *rows)
+    shots = shots_of(BENCHMARKS["gsm8k"], file, read("gsm8k", file, n_items=2), 2)["gsm8k"]
+    assert [one.question for one in shots] == ["2+0?", "3+0?"]
+    with pytest.raises(DataError, match="0 worked examples for gsm8k that are not asked, and n_shots=2"):
+        shots_of(BENCHMARKS["gsm8k"], file, read("gsm8k", file), 2)
+
+
 HELLA = {"activity_label": "a", "ctx_a": "b", "ctx_b": "c", "endings": ["d", "e"], "label": "1"}
 CODE = {"prompt": "def f():\n", "test": "def check(f): pass", "entry_point": "f"}
 WRONG = [

@@ -251,7 +251,8 @@ def read_items(
 
 
 def shots_of(benchmark: Benchmark, source: Path, items: Sequence[Item], n_shots: int) -> dict[str, list[Item]]:
-    """The worked examples for the items of each kind: the first n_shots that the split for them has.
+    """The worked examples for the items of each kind: the first n_shots that the split for them has, and that are not
+    asked themselves.
 
     source: a folder or file with them, or the file of the items: then the folder it lies in, or the one above.
 
@@ -262,11 +263,16 @@ def shots_of(benchmark: Benchmark, source: Path, items: Sequence[Item], n_shots:
     split = benchmark.shots_split or benchmark.split
     folder = next((one for one in places if named_in(one, benchmark.suffix, split)), places[0])
     examples = read_items(benchmark, folder, split)
+    asked = {item.where for item in items}
+    unasked = [one for one in examples if one.where not in asked]
+    but = " that are not asked" if len(unasked) < len(examples) else ""
     found = {}
     for kind in sorted({item.kind for item in items}):
-        own = [one for one in examples if one.kind == kind or not benchmark.shots_of_kind]
+        own = [one for one in unasked if one.kind == kind or not benchmark.shots_of_kind]
         if len(own) < n_shots:
-            raise DataError(f"{folder}: {len(own)} worked examples for {kind}, and n_shots={n_shots}; ask for fewer")
+            raise DataError(
+                f"{folder}: {len(own)} worked examples for {kind}{but}, and n_shots={n_shots}; ask for fewer"
+            )
         found[kind] = own[:n_shots]
     return found
 
