@@ -449,8 +449,8 @@ def sections(cfg: PostRun, table: Sequence[Sequence[Row]]) -> list[Section]:
     found = [
         Section(
             "What each stage came to",
-            f"The share of {cfg.n_questions} held-out questions about stories, and of as many two-digit additions, "
-            f"that is answered right: mean over {len(table)} seeds, with its 95 % interval.",
+            f"The share of {cfg.n_questions} held-out questions about stories, of as many additions, and of as many "
+            f"about numbers, that is answered right: mean over {len(table)} seeds, with its 95 % interval.",
             header=("stage", "right", "minutes", "the last seed"),
             rows=summary(table),
         )
