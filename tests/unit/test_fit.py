@@ -199,6 +199,21 @@ def test_a_run_that_is_out_of_patience_ends_there_also_when_it_was_interrupted(t
     assert go(tmp_path / "parts", job={"objective": objective}, **(loop | {"patience": 0})).step == 12
 
 
+def test_a_run_that_died_before_its_closing_look_takes_it_when_called_again(tmp_path: Path) -> None:
+    loop = {"eval_every": 2, "save_every": 2, "target_loss": 99.0}
+    assert go(tmp_path, **loop).step == 2
+    *before, closing = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    assert "val_tokens" in closing
+    (tmp_path / "metrics.jsonl").write_text("".join(before), encoding="utf-8")
+    whole = [*rows(tmp_path), json.loads(closing)]
+    saved = final_bytes(tmp_path)
+    for _ in range(2):
+        assert go(tmp_path, **loop).step == 2
+        assert [row["step"] for row in rows(tmp_path)] == [row["step"] for row in whole]
+        assert rows(tmp_path)[-1]["val_tokens"] == json.loads(closing)["val_tokens"]
+        assert final_bytes(tmp_path) == saved
+
+
 def test_a_run_that_has_reached_its_target_ends_there_also_when_it_is_called_again(tmp_path: Path) -> None:
     loop = {"eval_every": 2, "save_every": 0}
     whole = go(tmp_path / "whole", **loop)

@@ -37,7 +37,7 @@ from legollm.parts import is_divided
 from legollm.team import ALONE, Team
 from legollm.training.alarms import warn_of_first_loss, warn_of_plateau
 from legollm.training.distributed import Alone, shared
-from legollm.training.metrics import JsonLines, Layers, Value
+from legollm.training.metrics import JsonLines, Layers, Value, read_rows
 from legollm.training.optim import OptimConfig, build_optimizer, optimizer_tensors, restore_optimizer
 from legollm.training.schedule import learning_rate
 from legollm.training.together import together
@@ -211,10 +211,10 @@ def fit_alone(job: Job) -> TrainState:
             raise
         early = ended() if state.step < cfg.max_steps else None
         if early:
-            if state.step > first:
+            if state.step > first or team.any(team.leads and not was_closed(job, state.step)):
                 job.model.eval()
                 run.evaluate(state, closing=True)
-                if run.saved_step != state.step:
+                if state.step > first and run.saved_step != state.step:
                     run.write(state)
             view.note(f"step {state.step}: {early}")
         elif state.step < cfg.max_steps:
@@ -373,6 +373,12 @@ class Run:
             adapter=job.adapter,
         )
         self.saved_step = state.step
+
+
+def was_closed(job: Job, step: int) -> bool:
+    """Whether the look that closes a run was taken at this step, its last one: a process may have died before it."""
+    rows = read_rows(job.folder / "metrics.jsonl")
+    return job.examine is not None or any(row["step"] == step and "val_tokens" in row for row in rows)
 
 
 def chosen_start(job: Job, root: Path) -> Path | None:
