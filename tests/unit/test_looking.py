@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from legollm.components.positions import (
 from legollm.components.routing import Router, TopK
 from legollm.evaluation.experts import information, kind_of, mixtures_of
 from legollm.evaluation.experts import ranked as ranked_experts
-from legollm.evaluation.heads import follows_the_same, heads_of, indifferent, ranked
+from legollm.evaluation.heads import by_chance, follows_the_same, heads_of, indifferent, ranked, told
 from legollm.evaluation.lens import expectations, logit_lens
 from legollm.evaluation.looking import look
 from legollm.evaluation.xray import xray
@@ -114,6 +115,19 @@ def test_a_head_that_looks_at_eight_places_alike_has_three_bits() -> None:
     assert alike.effective == pytest.approx(4.5)
 
 
+def test_chance_is_of_what_a_block_can_see() -> None:
+    near = torch.ones(8, 8).tril().triu(-3)  # a window of four
+    chance = by_chance({0: near[None] * torch.rand(2, 8, 8), 3: torch.rand(1, 8, 8).tril()}, torch.arange(8))
+    assert chance[3] == indifferent(torch.arange(8), block=3)
+    assert chance[0].effective == pytest.approx((1 + 2 + 3 + 5 * 4) / 8)
+    assert chance[0].previous == pytest.approx((1 / 2 + 1 / 3 + 5 / 4) / 7)
+    heads = [replace(chance[0], head=1), replace(chance[3], head=0)]
+    assert told(heads[:1], "previous", chance) == "block 0 head 1 (0.30); by chance 0.30"
+    assert told(heads, "previous", chance) == (
+        "block 0 head 1 (0.30, by chance 0.30), block 3 head 0 (0.25, by chance 0.25)"
+    )
+
+
 def test_weight_that_goes_nowhere_is_counted_as_a_place() -> None:
     (head,) = heads_of({0: evenly(4) / 2}, torch.arange(4))
     assert head.nothing == pytest.approx(0.5)
@@ -198,7 +212,9 @@ def test_planted_heads_rank_first(ids: list[int]) -> None:
         assert getattr(first, figure) == pytest.approx(1.0, abs=1e-6)
         assert getattr(second, figure) < 0.3
     assert ray.heads[0].entropy == pytest.approx(0.0, abs=1e-6)
-    assert ray.heads[2].effective == pytest.approx(ray.by_chance.effective, rel=0.05)  # the one that nobody planted
+    assert ray.heads[2].effective == pytest.approx(
+        ray.by_chance[ray.heads[2].block].effective, rel=0.05
+    )  # the one that nobody planted
 
 
 def test_a_planted_numeric_expert_ranks_first(ids: list[int]) -> None:

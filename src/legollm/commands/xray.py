@@ -99,8 +99,7 @@ def standing_out(ray: XRay) -> list[str]:
     for figure, words in heads.RANKED_BY.items():
         found = heads.ranked(ray.heads, figure)[:3]
         if found:
-            named = ", ".join(f"block {h.block} head {h.head} ({getattr(h, figure):.2f})" for h in found)
-            lines.append(f"  {words}: {named}; by chance {getattr(ray.by_chance, figure):.2f}")
+            lines.append(f"  {words}: {heads.told(found, figure, ray.by_chance)}")
     of_a_kind = [one for one in experts.ranked(ray.mixtures) if one.specialisation > one.by_chance][:3]
     if of_a_kind:
         named = ", ".join(

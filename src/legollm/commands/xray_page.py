@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from legollm.commands.xray_style import SCRIPT, STYLE
 from legollm.evaluation import experts
 from legollm.evaluation.experts import Expert, Mixture
-from legollm.evaluation.heads import RANKED_BY, Head, ranked
+from legollm.evaluation.heads import RANKED_BY, Head, ranked, told
 from legollm.evaluation.lens import Expectation
 from legollm.evaluation.png import data_uri, png
 from legollm.evaluation.report import Section, page, table_html, wide
@@ -85,15 +85,13 @@ def heads_html(ray: XRay) -> str:
     lists = []
     for figure, words in RANKED_BY.items():
         found = ranked(ray.heads, figure)[:N_STANDING_OUT]
-        line = ", ".join(f"block {h.block} head {h.head} ({getattr(h, figure):.2f})" for h in found)
-        chance = getattr(ray.by_chance, figure)
-        told = f"{line}. Looking at everything alike: {chance:.2f}." if found else "no token of this text comes back."
-        lists.append(f"<li><b>Most {html.escape(words)}</b>: {html.escape(told)}</li>")
+        line = f"{told(found, figure, ray.by_chance)}." if found else "no token of this text comes back."
+        lists.append(f"<li><b>Most {html.escape(words)}</b>: {html.escape(line)}</li>")
     header = ("block", "head", "copying", "previous", "sink", "entropy", "tokens", "nothing")
     rows = [(h.block, h.head, *head_figures(h)) for h in ray.heads]
-    everything = [("alike", "", *head_figures(ray.by_chance))]
-    body = [tuple(str(x) if isinstance(x, int) else x for x in row) for row in rows] + everything
-    table = details("All heads as a table; the last row is a head that looks at everything alike", header, body)
+    chance = [(block, "chance", *head_figures(head)) for block, head in ray.by_chance.items()]
+    body = [tuple(str(x) if isinstance(x, int) else x for x in row) for row in [*rows, *chance]]
+    table = details("All heads as a table; by chance is a head that looks alike at all it can see", header, body)
     return f"<ul>{''.join(lists)}</ul>\n{table}"
 
 

@@ -60,11 +60,23 @@ def follows_the_same(ids: Tensor) -> Tensor:
     return torch.nn.functional.pad(same, (1, 0))[:, :-1].tril(-1)  # a token that stands twice in a row shows nothing
 
 
-def indifferent(ids: Tensor, n_sinks: int = 1) -> Head:
-    """A head that looks at all tokens before it alike: what each figure is by chance."""
+def indifferent(ids: Tensor, n_sinks: int = 1, seen: Tensor | None = None, block: int = -1) -> Head:
+    """A head that looks alike at all tokens that it can see: what each figure is by chance.
+
+    seen: (T, T) bool, which keys a query can see; None is all up to itself.
+    """
     T = len(ids)
-    evenly = torch.ones(1, T, T, dtype=torch.float64).tril() / torch.arange(1, T + 1)[:, None]
-    return next(heads_of({-1: evenly}, ids, n_sinks))
+    evenly = (torch.ones(T, T).tril() if seen is None else seen.cpu()).double()
+    evenly = evenly / evenly.sum(-1, keepdim=True).clamp(min=1)
+    return next(heads_of({block: evenly[None]}, ids, n_sinks))
+
+
+def by_chance(attention: Mapping[int, Tensor], ids: Tensor, n_sinks: int = 1) -> dict[int, Head]:
+    """Block -> an indifferent head that sees what the heads of this block see: those of a window less than others.
+
+    attention: block -> (H, T, T) weights; 0 in all heads is out of sight.
+    """
+    return {block: indifferent(ids, n_sinks, (weights > 0).any(0), block) for block, weights in attention.items()}
 
 
 RANKED_BY = {"copy": "copying", "previous": "looking one token back", "sink": "resting on the first token"}
@@ -75,3 +87,14 @@ def ranked(heads: Sequence[Head], figure: str) -> list[Head]:
     """The heads with the highest figure first; none if it could not be measured."""
     with_figure = [head for head in heads if getattr(head, figure) is not None]
     return sorted(with_figure, key=lambda head: getattr(head, figure), reverse=True)
+
+
+def told(heads: Sequence[Head], figure: str, chance: Mapping[int, Head]) -> str:
+    """Heads by name with a figure, and what it would be by chance: once where that is the same for all of them."""
+    expected = [f"{getattr(chance[head.block], figure):.2f}" for head in heads]
+    is_same = len(set(expected)) == 1
+    named = [
+        f"block {head.block} head {head.head} ({getattr(head, figure):.2f}{'' if is_same else f', by chance {value}'})"
+        for head, value in zip(heads, expected, strict=True)
+    ]
+    return ", ".join(named) + (f"; by chance {expected[0]}" if is_same else "")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from legollm.components.decoder import Decoder
 from legollm.evaluation.experts import Mixture, kind_of, mixtures_of
-from legollm.evaluation.heads import Head, heads_of, indifferent
+from legollm.evaluation.heads import Head, by_chance, heads_of
 from legollm.evaluation.lens import Depth, Expectation, expectations, logit_lens, mean_loss_of
 from legollm.evaluation.looking import look
 
@@ -28,8 +28,8 @@ class XRay:
     depths: list[Depth]
     """The same, if the model ended sooner; the last is the model. Empty for one without blocks of ours."""
     heads: list[Head]
-    by_chance: Head
-    """What a head that looks at everything alike would have for figures."""
+    by_chance: dict[int, Head]
+    """By block, what a head that looks alike at everything it can see would have for figures."""
     mixtures: list[Mixture]
     attention: dict[int, Tensor]
     """By block, (H, T, T): the weights behind the heads' figures."""
@@ -44,7 +44,8 @@ class XRay:
     def figures(self) -> dict[str, Any]:
         """All but the maps, JSON-ready."""
         rows = {name: [asdict(one) for one in getattr(self, name)] for name in ("after", "depths", "heads", "mixtures")}
-        return {"ids": self.ids, "kinds": self.kinds, "loss": self.loss, "by_chance": asdict(self.by_chance)} | rows
+        chance = [asdict(head) | {"head": None} for head in self.by_chance.values()]
+        return {"ids": self.ids, "kinds": self.kinds, "loss": self.loss, "by_chance": chance} | rows
 
 
 def xray(model: nn.Module, ids: Sequence[int], token_bytes: Callable[[int], bytes], n_sinks: int = 1) -> XRay:
@@ -58,7 +59,7 @@ def xray(model: nn.Module, ids: Sequence[int], token_bytes: Callable[[int], byte
         after=expectations(seen.logits, row, N_GUESSES),
         depths=logit_lens(model, seen.states, row) if isinstance(model, Decoder) else [],
         heads=list(heads_of(seen.attention, row, n_sinks)),
-        by_chance=indifferent(row, n_sinks),
+        by_chance=by_chance(seen.attention, row, n_sinks),
         mixtures=list(mixtures_of(seen.routing, ids, kinds)),
         attention=seen.attention,
         chosen={block: (decided.experts, decided.weights) for block, decided in seen.routing.items()},
