@@ -207,6 +207,11 @@ def test_a_base_against_itself_differs_in_nothing_and_goes_on(tmp_path: Path) ->
     assert found["sides"][0]["runs"][1]["figures"]["validation loss"] == rows[-1]["val_loss"]
 
 
+def test_runs_that_end_early_are_told_with_the_steps_they_did(tmp_path: Path) -> None:
+    found = compared(tmp_path, "swap=train.log_every:3", "seeds=1", "train.target_loss=100")
+    assert [(side["steps"], [run["steps"] for run in side["runs"]]) for side in found["sides"]] == [(2, [2])] * 2
+
+
 @pytest.mark.slow
 def test_a_comparison_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("swap=[optim.lr:1e-9,positions:rope]", "beyond=2", "stream=40", "seeds=3")

@@ -184,6 +184,7 @@ def trained(cfg: CompareRun, side: Side, seed: int, *, by_loss: bool) -> RunFigu
     more = measures(folder, run, beyond=cfg.beyond, stream=cfg.stream)
     return RunFigures(
         figures={name: float(last[key]), **more.figures},
+        steps=state.step,
         seconds_per_step=state.seconds / max(1, state.step),
         curve=past.curve(key),
         by_place=more.by_place,
@@ -196,7 +197,7 @@ def side_outcome(side: Side, matched: Matched, runs: list[RunFigures]) -> SideOu
         name=side.name,
         swapped=side.swapped,
         matched=matched.said,
-        steps=side.run.train.max_steps,
+        steps=max(one.steps for one in runs),
         parameters=costs["parameters"]["total"],
         active=costs["parameters"]["active"],
         trained=costs["parameters"]["trained"],

@@ -17,6 +17,8 @@ class RunFigures:
 
     figures: Mapping[str, float]
     """By name, the most important first; the less the better."""
+    steps: int = 0
+    """Done; fewer than asked for where the run ended early."""
     seconds_per_step: float = 0.0
     curve: Points = ()
     """Million tokens read -> validation loss."""
@@ -34,6 +36,7 @@ class SideOutcome:
     matched: str
     """What was done to make its cost equal, in words."""
     steps: int
+    """Of its longest run."""
     parameters: int
     active: int
     """Parameters that one token meets."""
