@@ -36,8 +36,19 @@ ROOT = Path(__file__).parents[2]
 LEDGER = "log.md"  # says what was, not what is
 DOCS = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "bricks").glob("*.md")]
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in DOCS if path.name != LEDGER)]
-LONG = {"docs/architectures.md", "docs/inspect.md", "docs/quantisation.md", "docs/training.md"}
-"""Pages whose commands take half a minute; for the patient."""
+LONG = {
+    "docs/add-a-part.md",
+    "docs/architectures.md",
+    "docs/inspect.md",
+    "docs/model.md",
+    "docs/path.md",
+    "docs/preferences.md",
+    "docs/quantisation.md",
+    "docs/reinforcement.md",
+    "docs/training.md",
+    "docs/troubleshooting.md",
+}
+"""Pages whose commands take the longest, up to half a minute; for the patient."""
 COVERED_ELSEWHERE = {"make run", "make test"}
 BLOCK = re.compile(r"(?P<notes>(?:^<!-- test: [^\n]*-->\n)*)^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 NOTE = re.compile(r"^<!-- test: (\w+) ?(.*?) ?-->$", re.M)

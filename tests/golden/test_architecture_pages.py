@@ -79,6 +79,7 @@ def test_figures_of_large_models(arch: str, size: str) -> None:
     assert shown(arch)[size] == expected(arch, size)
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_from_the_code_as_it_is(tmp_path: Path) -> None:
     """If not: `legollm inspect all`."""
     write_diagrams(tmp_path)

@@ -115,7 +115,9 @@ def test_tiny_shakespeare_has_65_characters(shared_data: Path) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-@pytest.fixture(scope="module", params=["gpt2", "qwen", "llama3"])
+@pytest.fixture(
+    scope="module", params=["gpt2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen", "llama3"))]
+)
 def published(
     request: pytest.FixtureRequest, shared_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Pair, Path]:

@@ -131,8 +131,11 @@ def test_the_strings_have_everything() -> None:
         assert needed in text, needed
 
 
-# 28,600 strings of their own for each of the seven pairs: 200,000 together. A part of them goes the plain way as well.
-@pytest.mark.parametrize(("engine", "n"), [("kernels", 28_600), ("python", 4_000)])
+# Slow: 28,600 strings of their own for each of the seven pairs, 200,000 together. A part goes the plain way as well.
+@pytest.mark.parametrize(
+    ("engine", "n"),
+    [("kernels", 5_000), pytest.param("kernels", 28_600, marks=pytest.mark.slow), ("python", 2_000)],
+)
 def test_ids_on_random_strings(pair: Pair, engine: Engine, n: int, request: pytest.FixtureRequest) -> None:
     seed = list(PAIRS).index(request.node.callspec.params["pair"])
     texts = comparable(pair, strings(seed, n))

@@ -98,7 +98,11 @@ def test_logits_that_are_never_all_there_do_not_count(capsys: Capture) -> None:
         (["optim.lr=0.1"], "rate: optim.lr=0.1 is unusual for a model of this size; about 0.002 is usual"),
         (["train.max_steps=50"], "rate: 30 of 50 steps are warm-up; give optim.warmup_steps=5"),
         (["train.eval_every=20"], "evaluation: takes 25 % of the time; give train.eval_every=60"),
-        (["tokenizer.vocab_size=80000"], "vocabulary: the text has 71 tokens for each of 80,000 ids"),
+        pytest.param(
+            ["tokenizer.vocab_size=80000"],
+            "vocabulary: the text has 71 tokens for each of 80,000 ids",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_advice_names_the_setting(words: list[str], said: str, capsys: Capture) -> None:
