@@ -8,7 +8,7 @@ import pytest
 from legollm.cli import main
 from legollm.commands import demo_post
 from legollm.commands.checkable import TaskConfig
-from legollm.commands.demo_post import Row, spelled, summary
+from legollm.commands.demo_post_table import Row, spelled, summary
 from legollm.evaluation.intervals import mean_interval
 
 Capture = pytest.CaptureFixture[str]

@@ -12,12 +12,11 @@ Each stage is the verb of its name, with its own folder: what is there is not do
 
 import json
 import math
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, starmap
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from legollm.commands import grpo, ppo
 from legollm.commands.checkable import Exam, TaskConfig, encoded, tasks_of
 from legollm.commands.checked_data import CheckedConfig
 from legollm.commands.demo import ANSWERING, DemoRun, item_of
+from legollm.commands.demo_post_table import Row, accuracy_curves, sections, show
 from legollm.commands.dpo import DpoRun, outcome_of, prefer
 from legollm.commands.grpo import GrpoConfig, GrpoRun
 from legollm.commands.material import TokenizerConfig
@@ -47,10 +47,9 @@ from legollm.config import Resolved
 from legollm.data import world
 from legollm.data.world.truth import asked
 from legollm.errors import ConfigError
-from legollm.evaluation.intervals import auc, mean_interval
+from legollm.evaluation.intervals import auc
 from legollm.evaluation.questions import answer_all
-from legollm.evaluation.report import Chart, Curve, Section, write_report
-from legollm.training.metrics import read_rows
+from legollm.evaluation.report import write_report
 from legollm.training.optim import OptimConfig
 from legollm.training.train import TrainConfig
 from legollm.whole_file import write_whole
@@ -157,18 +156,6 @@ class PostRun:
                 raise ConfigError(f"{name}: must be at least 1, found {getattr(self, name)}")
 
 
-@dataclass(frozen=True)
-class Row:
-    """What one stage came to, of one seed."""
-
-    stage: str
-    right: float | None = None
-    """The share of held-out questions, 0 to 1."""
-    seconds: float = 0.0
-    more: str = ""
-    """Figures of this stage alone."""
-
-
 def post(run: Resolved[PostRun]) -> None:
     """Base -> SFT on stories; base -> SFT -> DPO, GRPO, PPO, retry on sums; a verifier on numbers; over several seeds.
 
@@ -192,11 +179,11 @@ def post(run: Resolved[PostRun]) -> None:
         lab.numbers()
         table.append(lab.rows)
         show(table)
-    for name, curves in accuracy_curves(cfg, cfg.seeds).items():
+    for name, curves in accuracy_curves(cfg.run, cfg.seed, cfg.seeds).items():
         print(f"\n  {name}: held-out sums answered right")
         for line in plot(curves, height=8, x_label="steps"):
             print(f"  {line}")
-    write_report(cfg.run / "report.html", "legollm demo post", sections(cfg, table))
+    write_report(cfg.run / "report.html", "legollm demo post", sections(cfg.run, cfg.seed, cfg.n_questions, table))
     write_whole(cfg.run / "results.json", json.dumps([[vars(row) for row in rows] for rows in table], indent=1) + "\n")
     print(f"report: {cfg.run / 'report.html'}   ({time.perf_counter() - began:.0f} s)")
 
@@ -418,58 +405,3 @@ def remembered(path: Path, found: float | Callable[[], float]) -> float:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def show(table: Sequence[Sequence[Row]]) -> None:
-    """The table so far: mean and half of the interval over the seeds."""
-    print(f"\n  {'held-out questions':36}{'right':>15}{'minutes':>9}")
-    for name, right, minutes, more in summary(table):
-        print(f"  {name:36}{right:>15}{minutes:>9}  {more}", flush=True)
-
-
-def summary(table: Sequence[Sequence[Row]]) -> list[tuple[str, str, str, str]]:
-    rows = []
-    for same in zip(*table, strict=True):
-        right = spelled([row.right for row in same if row.right is not None])
-        minutes = statistics.mean(row.seconds for row in same) / 60
-        rows.append((same[0].stage, right, f"{minutes:.1f}" if minutes else "", same[-1].more))
-    return rows
-
-
-def spelled(shares: Sequence[float]) -> str:
-    """Mean and half of the 95 % interval over seeds."""
-    if not shares:
-        return ""
-    mean, half = mean_interval(shares)
-    return f"{mean:.1%}" + (f" +- {100 * half:.1f}" if len(shares) > 1 else "")
-
-
-def sections(cfg: PostRun, table: Sequence[Sequence[Row]]) -> list[Section]:
-    """The page: the table, and how rewards and held-out accuracy went."""
-    found = [
-        Section(
-            "What each stage came to",
-            f"The share of {cfg.n_questions} held-out questions about stories, of as many additions, and of as many "
-            f"about numbers, that is answered right: mean over {len(table)} seeds, with its 95 % interval.",
-            header=("stage", "right", "minutes", "the last seed"),
-            rows=summary(table),
-        )
-    ]
-    found += [
-        Section(
-            name, chart=Chart("held-out sums answered right", "step", "share", list(starmap(Curve, curves.items())))
-        )
-        for name, curves in accuracy_curves(cfg, len(table)).items()
-    ]
-    return found
-
-
-def accuracy_curves(cfg: PostRun, n_seeds: int) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Of each stage that learns from rewards, of each seed: held-out accuracy by step."""
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for name in ("sums-grpo", "sums-ppo"):
-        for seed in range(cfg.seed, cfg.seed + n_seeds):
-            rows = read_rows(cfg.run / str(seed) / name / "metrics.jsonl")
-            points = [(float(row["step"]), float(row["val_accuracy"])) for row in rows if "val_accuracy" in row]
-            found.setdefault(name, {})[f"seed {seed}"] = points
-    return found

@@ -74,7 +74,8 @@ class TrainConfig:
     patience: int = 0
     """Such looks in a row without a better validation loss that end the run; 0 is never."""
     target_loss: float | None = None
-    """Validation loss in nats per token, at or below which the run ends; null is never."""
+    """Validation loss in nats per token, or with rewards the share of held-out prompts that is wrong, at or below which
+    the run ends; null is never."""
     save_every: int = 200
     """Steps between two checkpoints; 0 saves only at the end and on interruption. Otherwise a step whose validation
     loss is the best so far is saved, too."""
